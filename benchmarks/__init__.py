@@ -1,0 +1,1 @@
+"""Measurements of speed, as ratios of interleaved runs: ``python -m benchmarks overhead``."""
