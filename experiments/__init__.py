@@ -1,0 +1,1 @@
+"""Experiments on gradients and depth: ``python -m experiments --help``."""
