@@ -3,7 +3,7 @@
 from torchact import catalogue, functional, kernels
 
 # C from torchact.conversion import Conversion, convert
-# C from torchact.diagnostics import GradientMonitor, Report, diagnose
+from torchact.diagnostics import GradientMonitor, Report, diagnose
 from torchact.modules import BinaryStep, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 
 __version__ = "0.1.0"

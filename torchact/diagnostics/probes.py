@@ -1,0 +1,139 @@
+"""Hooks, and only hooks: what they see is reduced at once, and no reference to an activation or gradient is kept.
+
+Output gradients are taken by a forward hook that calls ``output.register_hook``: it survives in-place activations,
+fires once under both kinds of checkpointing, and compiles. ``register_full_backward_hook`` does none of these. An
+activation's input is read before the call, because an in-place activation overwrites it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
+
+from torchact import modules
+from torchact.diagnostics import statistics
+
+_is_compiling = torch.compiler.is_compiling
+
+
+class Switch:
+    """Shared by all probes of a monitor: whether this step is being recorded, and the order of first calls."""
+
+    def __init__(self) -> None:
+        self.on = True
+        self.order = itertools.count()
+
+
+class Probe:
+    """One module's hooks, and what they have added up since :meth:`reset`.
+
+    Args:
+        name: the module's qualified name.
+        module: the module to watch.
+        switch: the monitor's; nothing is recorded while it is off.
+        saturated_below: an activation's input z counts as saturated where |φ'(z)| ≤ this fraction of max |φ'|.
+    """
+
+    def __init__(self, name: str, module: nn.Module, switch: Switch, saturated_below: float) -> None:
+        self.name = name
+        self.kind = type(module).__name__
+        self.switch = switch
+        self.activation = modules.activation_of(module)
+        self.activation_parameters = self.activation.parameters_of(module) if self.activation else {}
+        self.saturated_slope = 0.0
+        if self.activation:
+            self.saturated_slope = saturated_below * self.activation.max_derivative(**self.activation_parameters)
+        self.position: int | None = None
+        self.shape: tuple[int, ...] = ()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was recorded."""
+        self.output: Tensor | None = None
+        self.gradient: Tensor | None = None
+        self.saturated: Tensor | None = None
+        self._recording = False
+        self._calls_without_grad = 0
+
+    def attach(self, module: nn.Module) -> Iterator[RemovableHandle]:
+        """Register the hooks and yield their handles."""
+        yield module.register_forward_pre_hook(self._before, with_kwargs=True)
+        yield module.register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._recording = self.switch.on and self._is_first_pass(module)
+        if self._recording and self.activation is not None:
+            with torch.no_grad():
+                for input in _floating_tensors((args, kwargs)):
+                    self.saturated = _plus(self.saturated, self._count_saturated(input.detach()))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not self._recording:
+            return
+        if self.position is None and not _is_compiling():
+            self.position = next(self.switch.order)
+        with torch.no_grad():
+            for tensor in _floating_tensors(output):
+                self.shape = tuple(tensor.shape[1:])
+                self.output = _merged(self.output, statistics.reduce_tensor(tensor))
+        for tensor in _floating_tensors(output):
+            if tensor.requires_grad:
+                tensor.register_hook(self._on_gradient)
+
+    def _on_gradient(self, gradient: Tensor) -> None:
+        if not _is_compiling() and torch._C._are_functorch_transforms_active():
+            return  # batched gradients: a gradient of the gradients, not of the loss
+        with torch.no_grad():
+            self.gradient = _merged(self.gradient, statistics.reduce_tensor(gradient))
+
+    def _count_saturated(self, input: Tensor) -> Tensor:
+        """Return (saturated, count) as a vector."""
+        assert self.activation is not None
+        slope = self.activation.derivative(input, **self.activation_parameters).abs()
+        saturated = (slope <= self.saturated_slope).sum(dtype=torch.float64)
+        return torch.stack((saturated, torch.full_like(saturated, input.numel())))
+
+    def _is_first_pass(self, module: nn.Module) -> bool:
+        """Tell a training pass from an evaluation, and a first pass from the recomputation of a checkpoint.
+
+        A checkpoint with ``use_reentrant=True`` runs first without gradients, and then the recomputation is the pass to
+        record; with ``use_reentrant=False`` the first pass has gradients, and the recomputation is a repetition.
+        """
+        if _is_compiling():
+            return torch.is_grad_enabled()
+        if torch._C._are_functorch_transforms_active():
+            return False
+        if not torch.is_grad_enabled():
+            self._calls_without_grad += module.training
+            return False
+        recomputing = torch._C._current_graph_task_id() != -1
+        if recomputing and self._calls_without_grad == 0:
+            return False
+        self._calls_without_grad -= recomputing
+        return True
+
+
+def watchable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules to probe, with their qualified names: those that own parameters, and the activations."""
+    for name, module in model.named_modules():
+        if module._parameters or modules.activation_of(module) is not None:
+            yield name or type(module).__name__, module
+
+
+def _floating_tensors(tree: Any) -> list[Tensor]:
+    leaves = pytree.tree_leaves(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())]
+
+
+def _merged(total: Tensor | None, vector: Tensor) -> Tensor:
+    return vector if total is None else statistics.merge_reduced(total, vector)
+
+
+def _plus(total: Tensor | None, vector: Tensor) -> Tensor:
+    return vector if total is None else total + vector

@@ -1,0 +1,125 @@
+"""What was measured, in words and tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from io import StringIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from torchact.diagnostics import rules
+from torchact.diagnostics.rules import Verdict
+from torchact.diagnostics.statistics import Reading
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Report:
+    """One reading and what the rules say of it. ``print(report)`` shows the table and the verdicts."""
+
+    reading: Reading
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def decay_per_layer(self) -> float:
+        """Factor by which ‖δ‖ changes a layer, going backward; see :func:`.rules.decay_per_layer`."""
+        return rules.decay_per_layer(self.reading)
+
+    @property
+    def finding(self) -> str:
+        """The sentences that say which layers do not learn, or that all do."""
+        layers = self.reading.learning_layers
+        if not layers:
+            return "No layer with parameters received a gradient in this step."
+        if not self.verdicts:
+            first = layers[0].gradient.norm / layers[-1].gradient.norm
+            return (
+                f"All {len(layers)} layers learn: the first layer's gradient is {first:.2g} times the last layer's"
+                f"{self._decay_in_words()}."
+            )
+        return "\n".join(map(str, self.verdicts))
+
+    @property
+    def coverage(self) -> str:
+        """Say what was seen, and what was not."""
+        seen = f"Seen: the outputs of {len(self.reading.layers)} modules (functional calls are invisible)."
+        if not self.reading.silent:
+            return seen
+        return f"{seen} Not called, or called inside another's fused forward: {', '.join(self.reading.silent)}."
+
+    def table(self) -> Table:
+        """Return the layers in forward order as a rich table."""
+        title = f"Gradients by layer at step {self.reading.step}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("layer", overflow="fold")
+        table.add_column("kind", overflow="fold")
+        for heading in ("‖δ‖", "× next", "‖∂L/∂θ‖", "mean", "std", "zero", "sat."):
+            table.add_column(heading, justify="right", no_wrap=True)
+        ratios = self._ratios_to_next()
+        for layer in self.reading.layers:
+            table.add_row(
+                layer.name,
+                layer.kind,
+                _scientific(layer.gradient.norm if layer.gradient.count else None),
+                _short(ratios.get(layer.index)),
+                _scientific(layer.parameter_gradient_norm if layer.has_parameters else None),
+                _short(layer.output.mean),
+                _short(layer.output.deviation),
+                _percent(layer.output.zero_fraction),
+                _percent(layer.saturated_fraction),
+            )
+        return table
+
+    def _ratios_to_next(self) -> dict[int, float]:
+        layers = self.reading.learning_layers
+        return {
+            layer.index: layer.gradient.norm / following.gradient.norm
+            for layer, following in itertools.pairwise(layers)
+            if following.gradient.norm > 0
+        }
+
+    def _decay_in_words(self) -> str:
+        decay = self.decay_per_layer
+        return "" if math.isnan(decay) else f" and changes by a factor of {decay:.2g} a layer going backward"
+
+    def print_to(self, console: Console) -> None:
+        """Print the table, the decay, the finding and the coverage."""
+        console.print(self.table())
+        console.print(
+            "δ = ∂L/∂output of the layer; × next: its ‖δ‖ over that of the next layer with parameters; "
+            "‖∂L/∂θ‖: of the layer's own parameters; mean, std, zero: of its output; "
+            "sat.: fraction of an activation's inputs where its derivative is nearly zero.",
+            highlight=False,
+            markup=False,
+        )
+        if not math.isnan(self.decay_per_layer):
+            console.print(f"Decay per layer: × {self.decay_per_layer:.3g}", highlight=False, markup=False)
+        console.print(self.finding, highlight=False, markup=False)
+        console.print(self.coverage, highlight=False, markup=False)
+
+    def __str__(self) -> str:
+        text = StringIO()
+        self.print_to(Console(file=text, width=120))
+        return text.getvalue().rstrip()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report of {len(self.reading.layers)} layers at step {self.reading.step}, {len(self.verdicts)} verdicts>"
+        )
+
+
+def _scientific(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2e}" if value else "0"
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.2g}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.0%}"

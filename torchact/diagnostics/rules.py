@@ -1,0 +1,250 @@
+"""Pure functions from what was measured to verdicts. The thresholds stand in one frozen dataclass.
+
+Layers are judged by δ = ∂L/∂output and not by ∂L/∂W: in ReLU networks without biases ⟨W, ∂L/∂W⟩ is the same in every
+layer, so that ‖∂L/∂W‖ looks flat while δ fades by many orders of magnitude.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics as descriptive
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from torchact import catalogue
+from torchact.diagnostics.statistics import LayerReading, Reading
+
+Family = Literal["sgd", "adaptive"]
+_FLOAT32_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Where a measurement becomes a verdict. A ratio is a layer's ‖δ‖ divided by the last layer's.
+
+    Sources: the two vanishing ratios were calibrated on 48 small networks: below 1e-2 a network did not learn under SGD
+    (precision 1.00, recall 0.90), and below 1e-10 it did not under Adam (1.00, 0.83), whose rescaling hides smaller
+    losses.
+    """
+
+    vanishing_ratio_sgd: float = 1e-2
+    vanishing_ratio_adaptive: float = 1e-10
+    exploding_ratio: float = 70.0  #: AUTOTRAINER's β3, doi:10.1109/ICSE43902.2021.00043
+    saturated_slope: float = 0.027  #: fraction of max |φ'|; the sigmoid's at |z| = 5, DeepDiagnosis, arXiv:2112.03542
+    saturated_fraction: float = 0.5  #: of an activation's elements; DeepDiagnosis
+
+    def vanishing_ratio(self, family: Family) -> float:
+        """Return the ratio below which a layer does not learn under this family of optimisers."""
+        return self.vanishing_ratio_adaptive if family == "adaptive" else self.vanishing_ratio_sgd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One finding: what was measured, against which threshold, what it means and what would help."""
+
+    rule: str
+    severity: Literal["error", "warning"]
+    layers: tuple[str, ...]
+    value: float
+    threshold: float
+    explanation: str
+    suggestion: str
+
+    def __str__(self) -> str:
+        return f"{self.severity} [{self.rule}]: {self.explanation} {self.suggestion}"
+
+
+def optimizer_family(optimizer: torch.optim.Optimizer | None) -> Family:
+    """Return ``"adaptive"`` for optimisers that rescale each weight's gradient, such as Adam, else ``"sgd"``."""
+    if optimizer is None:
+        return "sgd"
+    bases = {base.__name__.casefold() for base in type(optimizer).__mro__}
+    adaptive = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop", "rprop", "adafactor"}
+    return "adaptive" if bases & (adaptive | {"sparseadam", "lion", "muon"}) else "sgd"
+
+
+def decay_per_layer(reading: Reading) -> float:
+    """Return the factor by which ‖δ‖ changes from one layer to the one before it, going backward.
+
+    It is exp of the slope of a least-squares line through log‖δ‖ against depth, over the layers with parameters whose
+    outputs have the commonest shape (others differ for that reason alone). Below 1 gradients vanish, above 1 they
+    explode. NaN with fewer than two layers whose gradient is positive and finite.
+    """
+    layers = reading.learning_layers
+    commonest = Counter(layer.shape for layer in layers).most_common(1)
+    positions, heights = [], []
+    for position, layer in enumerate(layers):
+        norm = layer.gradient.norm
+        if layer.shape == commonest[0][0] and 0 < norm < math.inf:
+            positions.append(position)
+            heights.append(math.log(norm))
+    if len(positions) < 2:
+        return math.nan
+    return math.exp(-descriptive.linear_regression(positions, heights).slope)
+
+
+def judge(reading: Reading, family: Family = "sgd", thresholds: Thresholds | None = None) -> tuple[Verdict, ...]:
+    """Apply every rule to one reading.
+
+    Args:
+        reading: what one step showed.
+        family: of the optimiser that will use the gradients.
+        thresholds: other thresholds than the default ones.
+    """
+    thresholds = thresholds or Thresholds()
+    return tuple(verdict for rule in RULES for verdict in rule(reading, family, thresholds))
+
+
+def non_finite(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
+    """Report NaN and infinity: the first output forward that has any, else the first δ backward."""
+    forward = [layer for layer in reading.layers if layer.output.non_finite]
+    backward = [layer for layer in reversed(reading.layers) if layer.gradient.non_finite]
+    for where, layers in (("output", forward), ("gradient", backward)):
+        if layers:
+            first = layers[0]
+            count = first.output.non_finite if where == "output" else first.gradient.non_finite
+            yield Verdict(
+                rule="non-finite",
+                severity="error",
+                layers=tuple(layer.name for layer in layers),
+                value=count,
+                threshold=0.0,
+                explanation=f"The {where} of {first.name} has {count:.0f} NaN or infinite values, first of all.",
+                suggestion="Lower the learning rate, clip gradients, or look at that layer's input.",
+            )
+            return
+
+
+def zero_gradient(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
+    """Report layers whose δ is exactly zero, and say which kind of zero it is."""
+    layers = reading.learning_layers
+    zero = [layer for layer in layers if layer.gradient.squares == 0]
+    if zero:
+        explanation, suggestion = _kind_of_zero(reading, zero[-1])
+        yield Verdict(
+            rule="zero-gradient",
+            severity="error",
+            layers=tuple(layer.name for layer in zero),
+            value=0.0,
+            threshold=0.0,
+            explanation=f"{_these(zero, layers)} not learn: the gradient there is exactly zero. {explanation}",
+            suggestion=suggestion,
+        )
+
+
+def _kind_of_zero(reading: Reading, last_zero: LayerReading) -> tuple[str, str]:
+    """Tell a structural zero from dead units and from underflow, by what lies behind the last layer that has it."""
+    behind = [layer for layer in reading.layers if layer.index > last_zero.index]
+    activation = next((layer for layer in behind if layer.activation), None)
+    if activation and activation.gradient.squares > 0 and activation.saturated_fraction == 1.0:
+        key = activation.activation or ""
+        if catalogue.CATALOGUE[key].max_derivative() == 0:
+            return (
+                f"It is a structural zero: the derivative of {activation.kind} ({activation.name}) is zero everywhere.",
+                "Choose a surrogate derivative, or an activation that has one.",
+            )
+        return (
+            f"All units of {activation.kind} ({activation.name}) are dead or saturated.",
+            "Lower the learning rate or the initial biases, or take an activation with two live sides.",
+        )
+    smallest = min((layer.gradient.norm for layer in behind if layer.gradient.norm > 0), default=math.inf)
+    if smallest < _FLOAT32_TINY * 1e3:
+        return (
+            f"It has underflowed: behind it, the gradient is {smallest:.1e}.",
+            "Use another activation or initialisation.",
+        )
+    return "Nothing behind it passes a gradient back.", "Look for a detached or unused branch."
+
+
+def vanishing(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
+    """Report layers whose ‖δ‖ is a small fraction of the last layer's."""
+    layers = reading.learning_layers
+    if not layers:
+        return
+    last = layers[-1].gradient.norm
+    threshold = thresholds.vanishing_ratio(family)
+    faded = [layer for layer in layers if 0 < layer.gradient.norm < threshold * last]
+    if faded:
+        decay = decay_per_layer(reading)
+        ratio = min(layer.gradient.norm for layer in faded) / last
+        yield Verdict(
+            rule="vanishing",
+            severity="error",
+            layers=tuple(layer.name for layer in faded),
+            value=ratio,
+            threshold=threshold,
+            explanation=f"{_these(faded, layers)} not learn: the gradient there is down to {ratio:.1e} of the last"
+            f" layer's and changes by a factor of {decay:.2g} a layer going backward.",
+            suggestion=_cure(reading),
+        )
+
+
+def exploding(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
+    """Report layers whose ‖δ‖ is a large multiple of the last layer's."""
+    layers = reading.learning_layers
+    if not layers:
+        return
+    last = layers[-1].gradient.norm
+    grown = [layer for layer in layers if thresholds.exploding_ratio * last < layer.gradient.norm < math.inf]
+    if grown and last > 0:
+        ratio = max(layer.gradient.norm for layer in grown) / last
+        yield Verdict(
+            rule="exploding",
+            severity="warning",
+            layers=tuple(layer.name for layer in grown),
+            value=ratio,
+            threshold=thresholds.exploding_ratio,
+            explanation=f"Gradients explode: they are up to {ratio:.1e} times the last layer's and change by a factor"
+            f" of {decay_per_layer(reading):.2g} a layer going backward.",
+            suggestion="Use smaller initial weights, normalisation layers or gradient clipping.",
+        )
+
+
+def saturation(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
+    """Report smooth activations most of whose inputs lie where the derivative is nearly zero."""
+    for layer in reading.layers:
+        smooth = layer.activation is not None and not catalogue.CATALOGUE[layer.activation].kinks
+        if smooth and (layer.saturated_fraction or 0.0) > thresholds.saturated_fraction:
+            yield Verdict(
+                rule="saturation",
+                severity="warning",
+                layers=(layer.name,),
+                value=layer.saturated_fraction or 0.0,
+                threshold=thresholds.saturated_fraction,
+                explanation=f"{layer.saturated_fraction:.0%} of the inputs of {layer.kind} ({layer.name}) lie where its"
+                f" derivative is below {thresholds.saturated_slope:.1%} of its maximum.",
+                suggestion="Use smaller initial weights, or normalise the layer's input.",
+            )
+
+
+RULES: tuple[Callable[[Reading, Family, Thresholds], Iterator[Verdict]], ...] = (
+    non_finite,
+    zero_gradient,
+    vanishing,
+    exploding,
+    saturation,
+)
+
+
+def _these(some: list[LayerReading], layers: tuple[LayerReading, ...]) -> str:
+    """Name layers in the beginning of a sentence that goes on with "not": "Layers a … c (3 of 5) do"."""
+    if len(some) == 1:
+        return f"Layer {some[0].name} (1 of {len(layers)}) does"
+    return f"Layers {some[0].name} … {some[-1].name} ({len(some)} of {len(layers)}) do"
+
+
+def _cure(reading: Reading) -> str:
+    keys = {layer.activation for layer in reading.layers if layer.activation}
+    if keys & {"sigmoid", "softmax"}:
+        return (
+            "Replace the sigmoid-like activations by ReLU with He initialisation, or tanh with Xavier initialisation."
+        )
+    if keys & {"relu", "leaky_relu"}:
+        return "Use He initialisation (σ_w² = 2), or normalisation layers."
+    if "tanh" in keys:
+        return "Use Xavier initialisation (σ_w² = 1), or normalisation layers."
+    return "Use an initialisation that keeps the gradient's size, or normalisation layers."

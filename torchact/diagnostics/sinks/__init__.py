@@ -1,0 +1,1 @@
+"""Where readings are written besides memory: one file a destination."""
