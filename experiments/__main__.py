@@ -1,20 +1,30 @@
-"""``python -m experiments depth | gradient-descent | backpropagation | learning-speed``."""
+"""``python -m experiments depth`` and the other experiments; ``--help`` lists them."""
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import tyro
 
-from experiments import backpropagation, gradient_descent
+from experiments import backpropagation, depth, gradient_descent
 
-EXPERIMENTS = {
-    "gradient-descent": gradient_descent.main,
-    "backpropagation": backpropagation.main,
-}
+Settings = (
+    Annotated[depth.Settings, tyro.conf.subcommand("depth")]
+    | Annotated[gradient_descent.Settings, tyro.conf.subcommand("gradient-descent")]
+    | Annotated[backpropagation.Settings, tyro.conf.subcommand("backpropagation")]
+)
+EXPERIMENTS = {module.Settings: module.main for module in (depth, gradient_descent, backpropagation)}
 
 
 def main() -> None:
-    """Run the experiment that the command line names."""
-    tyro.extras.subcommand_cli_from_dict(EXPERIMENTS, prog="python -m experiments", description=__doc__)
+    """Run the experiment that the command line names; tyro turns settings that make no sense into exit status 2."""
+    settings: Any = tyro.cli(
+        Settings,
+        prog="python -m experiments",
+        description="Experiments on how gradients vanish and explode.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    EXPERIMENTS[type(settings)](settings)
 
 
 if __name__ == "__main__":

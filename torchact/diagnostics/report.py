@@ -53,9 +53,9 @@ class Report:
     def table(self) -> Table:
         """Return the layers in forward order as a rich table."""
         title = f"Gradients by layer at step {self.reading.step}"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("layer", overflow="fold")
-        table.add_column("kind", overflow="fold")
+        table.add_column("kind", no_wrap=True)
         for heading in ("‖δ‖", "× next", "‖∂L/∂θ‖", "mean", "std", "zero", "sat."):
             table.add_column(heading, justify="right", no_wrap=True)
         ratios = self._ratios_to_next()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -18,10 +18,10 @@ SIGNALS: dict[str, Callable[[LayerReading], float]] = {
     "gradient_norm": lambda layer: layer.gradient.norm if layer.gradient.count else math.nan,
     "gradient_norm_log10": lambda layer: _log10(layer.gradient.norm) if layer.gradient.count else math.nan,
     "parameter_gradient_norm": lambda layer: layer.parameter_gradient_norm if layer.has_parameters else math.nan,
-    "activation_mean": lambda layer: layer.output.mean,
-    "activation_deviation": lambda layer: layer.output.deviation,
-    "activation_zero_fraction": lambda layer: layer.output.zero_fraction,
-    "activation_saturated_fraction": lambda layer: (
+    "output_mean": lambda layer: layer.output.mean,
+    "output_deviation": lambda layer: layer.output.deviation,
+    "output_zero_fraction": lambda layer: layer.output.zero_fraction,
+    "saturated_fraction": lambda layer: (
         math.nan if layer.saturated_fraction is None else layer.saturated_fraction
     ),
 }
@@ -53,7 +53,7 @@ class TensorBoardSink:
     def write(self, reading: Reading) -> None:
         """Write one reading."""
         if not self._has_layout:
-            self._write_layout(reading)
+            self._write_layout()
             self._write_profile(reading, "first")
         values = [
             Summary.Value(tag=f"{signal}/{layer.label}", simple_value=value)
@@ -81,19 +81,14 @@ class TensorBoardSink:
         assert self.writer.file_writer is not None  # it is from SummaryWriter's construction until close()
         self.writer.file_writer.add_summary(Summary(value=values), step)
 
-    def _write_layout(self, reading: Reading) -> None:
-        """Put all layers' curves of a signal into one chart of the custom-scalars page."""
+    def _write_layout(self) -> None:
+        """Put all layers' curves of a signal into one chart of the custom-scalars page, whose tags are regular expressions.
+
+        The layout names no layer, so runs of networks that differ share one page of charts.
+        """
         self._has_layout = True
-        charts = {
-            signal: ["Multiline", list(_anchored(f"{signal}/{layer.label}" for layer in reading.layers))]
-            for signal in SIGNALS
-        }
+        charts = {signal: ["Multiline", [f"^{re.escape(signal)}/"]] for signal in SIGNALS}
         self.writer.add_custom_scalars({"torchact": charts})
-
-
-def _anchored(tags: Iterable[str]) -> Iterable[str]:
-    """Make regular expressions, which the custom-scalars page takes, that match these tags alone."""
-    return (f"^{re.escape(tag)}$" for tag in tags)
 
 
 def _log10(value: float) -> float:

@@ -1,0 +1,203 @@
+"""The pictures of the depth experiment: gradient norm against layer, and accuracy against depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torch.utils.tensorboard import SummaryWriter
+
+from experiments import network, style
+from experiments.results import ResultsFolder
+from torchact import catalogue
+
+DELTA = "‖δ‖ = ‖∂L/∂z‖ at initialisation"
+WEIGHT = "‖∂L/∂W‖ at initialisation"
+
+
+def draw_all(runs: pd.DataFrame, layers: pd.DataFrame, width: int, folder: ResultsFolder) -> dict[str, Path]:
+    """Draw and write every picture; return their paths by name."""
+    initial = layers[layers["step"] == 0]
+    figures = {
+        "story": story(runs, initial, width),
+        "gradient_by_layer": grid(initial, "preactivation_gradient_norm", DELTA, width),
+        "weight_gradient_by_layer": grid(initial, "weight_gradient_norm", WEIGHT),
+        "accuracy_by_depth": accuracy(runs),
+    }
+    return {name: folder.write_picture(name, figure) for name, figure in figures.items()}
+
+
+def story(runs: pd.DataFrame, initial: pd.DataFrame, width: int) -> Figure:
+    """Draw the lesson at a glance: the gradient in the deepest networks beside what became of their training.
+
+    Highlighted are each activation's initialisation that keeps the gradient best, and the combination that fades most;
+    the others are grey.
+    """
+    depth = int(runs["depth"].max())
+    deepest = initial[(initial["depth"] == depth) & (initial["layer"] <= depth)]
+    figure = Figure(figsize=(12, 5.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    highlighted = _highlights(runs[runs["depth"] == depth])
+    for (activation, initialisation), group in deepest.groupby(["activation", "initialisation"], sort=False):
+        chosen = (activation, initialisation) in highlighted
+        look = _look(activation, initialisation, chosen)
+        predicted = chosen and network.predict(activation, initialisation, depth, width) is not None
+        measured = look | {"linestyle": "none"} if predicted else look
+        _with_band(left, group, "layer", "preactivation_gradient_norm", band=chosen, **measured)
+        of_combination = runs[(runs["activation"] == activation) & (runs["initialisation"] == initialisation)]
+        _with_band(right, of_combination, "depth", "test_accuracy", band=chosen, log=False, **look)
+        if chosen:
+            line = {"color": look["color"], "linestyle": look["linestyle"]}
+            _draw_prediction(left, group, activation, initialisation, depth, width, **line)
+    left.plot([], [], color="black", linewidth=1, label="lines: mean-field theory")
+    _label_gradient_axes(left, f"Gradient at initialisation, {depth} hidden layers", DELTA)
+    left.legend(fontsize=9, loc="lower right", frameon=False)
+    _label_accuracy_axes(right, "Accuracy after training")
+    right.set_xticks(sorted(runs["depth"].unique()))
+    figure.suptitle(
+        "Backpropagation multiplies a factor a layer: where it is far from 1, the first layers do not learn",
+        fontsize=13,
+    )
+    return figure
+
+
+def grid(initial: pd.DataFrame, column: str, label: str, width: int | None = None) -> Figure:
+    """Draw a panel for each activation (row) and initialisation (column), a line a depth with a band over seeds.
+
+    Args:
+        initial: the layers' table at step 0.
+        column: what is drawn against the layer, on a log axis that all panels share.
+        label: that axis's label.
+        width: units in a hidden layer; given, the prediction for δ is drawn as a line through the last hidden layer.
+    """
+    activations, initialisations = list(initial["activation"].unique()), list(initial["initialisation"].unique())
+    figure = Figure(figsize=(1.5 + 2.9 * len(initialisations), 1.2 + 2.4 * len(activations)), layout="constrained")
+    panels = figure.subplots(len(activations), len(initialisations), sharex=True, sharey=True, squeeze=False)
+    groups = dict(iter(initial.groupby(["activation", "initialisation"])))
+    for row, activation in enumerate(activations):
+        for place, initialisation in enumerate(initialisations):
+            axes = panels[row, place]
+            if (activation, initialisation) in groups:
+                _draw_depths(axes, groups[activation, initialisation], column, width)
+            _label_gradient_axes(axes, f"{catalogue.get(activation).name}, {_title(initialisation)}", "")
+            axes.set_xlabel("layer" if row == len(activations) - 1 else "")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.supylabel(label)
+    return figure
+
+
+def accuracy(runs: pd.DataFrame) -> Figure:
+    """Draw final test accuracy against depth: a panel an activation, a line an initialisation, bands over seeds."""
+    activations = list(runs["activation"].unique())
+    figure = Figure(figsize=(1.5 + 3.2 * len(activations), 4), layout="constrained")
+    panels = figure.subplots(1, len(activations), sharey=True, squeeze=False)[0]
+    for axes, activation in zip(panels, activations, strict=True):
+        of_activation = runs[runs["activation"] == activation]
+        for initialisation, group in of_activation.groupby("initialisation", sort=False):
+            look = style.line(initialisation) | {"color": style.colour(activation)}
+            _with_band(axes, group, "depth", "test_accuracy", log=False, **look)
+        _label_accuracy_axes(axes, catalogue.get(activation).name)
+        axes.set_xticks(sorted(runs["depth"].unique()))
+        axes.label_outer()
+    shown = runs["initialisation"].unique()
+    handles = [Line2D([], [], color="black", label=_title(key), **style.line(key)) for key in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, handlelength=3.5)
+    return figure
+
+
+def show_in_tensorboard(log_dir: Path, pictures: Mapping[str, Path], verdict: Sequence[str]) -> None:
+    """Put the pictures and the verdict into a TensorBoard run of their own."""
+    with SummaryWriter(str(log_dir)) as writer:
+        for name, path in pictures.items():
+            writer.add_image(f"at_a_glance/{name}", imread(path)[..., :3], dataformats="HWC")
+        writer.add_text("at_a_glance/verdict", "\n\n".join(verdict))
+
+
+def _draw_depths(axes: Axes, group: pd.DataFrame, column: str, width: int | None) -> None:
+    depths = sorted(group["depth"].unique())
+    activation, initialisation = group.iloc[0][["activation", "initialisation"]]
+    for depth, shade in zip(depths, style.shades(len(depths)), strict=True):
+        of_depth = group[(group["depth"] == depth) & (group["layer"] <= depth)]
+        predicted = width is not None and network.predict(activation, initialisation, depth, width) is not None
+        look: dict[str, Any] = {"color": shade, "marker": "o", "ms": 3.5, "linestyle": "none" if predicted else "-"}
+        _with_band(axes, of_depth, "layer", column, label=f"{depth} hidden layers", **look)
+        if width is not None and predicted:
+            label = "lines: mean-field theory" if depth == depths[-1] else None
+            _draw_prediction(axes, of_depth, activation, initialisation, depth, width, color=shade, label=label)
+
+
+def _with_band(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool = True, log: bool = True, **look: Any
+) -> None:
+    """Draw the mean over seeds (geometric on a log axis) and a band from the smallest to the largest seed."""
+    groups = rows.groupby(x)[y]
+    middle = groups.apply(style.geometric_mean) if log else groups.mean()
+    draw = style.positive if log else np.asarray
+    axes.plot(middle.index, draw(middle), **look)
+    if band:
+        axes.fill_between(
+            middle.index, draw(groups.min()), draw(groups.max()), color=look["color"], alpha=0.18, linewidth=0
+        )
+
+
+def _draw_prediction(
+    axes: Axes, rows: pd.DataFrame, activation: str, initialisation: str, depth: int, width: int, **look: Any
+) -> None:
+    """Draw mean-field theory's profile through the gradient measured in the last hidden layer."""
+    profile = network.predict(activation, initialisation, depth, width)
+    if profile is not None:
+        anchor = style.geometric_mean(rows[rows["layer"] == depth]["preactivation_gradient_norm"])
+        norms = style.positive([anchor * norm for norm in profile.gradient_norms])
+        axes.plot(range(1, depth + 1), norms, linewidth=1, **look)
+
+
+def _highlights(deepest: pd.DataFrame) -> set[tuple[str, str]]:
+    """Choose each activation's initialisation that keeps the gradient best, and the combination that fades most."""
+    ratios = deepest.groupby(["activation", "initialisation"], sort=False)["first_to_last"].apply(style.geometric_mean)
+    distance = pd.Series({key: abs(math.log10(ratio)) if ratio > 0 else math.inf for key, ratio in ratios.items()})
+    best = {distance[distance.index.get_level_values(0) == name].idxmin() for name in deepest["activation"].unique()}
+    return {*best, ratios.idxmin()}
+
+
+def _look(activation: str, initialisation: str, chosen: bool) -> dict[str, Any]:
+    """Return how a combination's line looks in the story: its own colour and a label, or grey without one."""
+    if not chosen:
+        return {"color": "#c8c8c8", "linewidth": 1.0, "zorder": 1}
+    label = f"{catalogue.get(activation).name}, {_title(initialisation)}"
+    return style.line(initialisation) | {"color": style.colour(activation), "zorder": 2, "label": label}
+
+
+def _title(initialisation: str) -> str:
+    return initialisation.capitalize()
+
+
+def _label_gradient_axes(axes: Axes, title: str, label: str) -> None:
+    axes.set_yscale("log")
+    axes.set_xlabel("layer (1 is nearest to the input)")
+    axes.set_ylabel(label)
+    axes.set_title(title, fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not axes.lines or not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.text(0.5, 0.5, "exactly zero in every layer", transform=axes.transAxes, ha="center", color="#717d7e")
+    style.tidy(axes)
+
+
+def _label_accuracy_axes(axes: Axes, title: str) -> None:
+    axes.axhline(0.1, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
+    axes.text(1, 0.11, "chance", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("hidden layers")
+    axes.set_ylabel("test accuracy")
+    axes.set_title(title, fontsize=11)
+    style.tidy(axes)
