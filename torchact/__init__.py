@@ -1,8 +1,7 @@
 """Activations with hand-derived derivatives, and instruments that show how gradients vanish or explode with depth."""
 
-from torchact import catalogue, functional, kernels
-
-# C from torchact.conversion import Conversion, convert
+from torchact import catalogue, functional, initialisations, kernels, theory
+from torchact.conversion import Conversion, convert
 from torchact.diagnostics import GradientMonitor, Report, diagnose
 from torchact.modules import BinaryStep, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 
@@ -23,6 +22,7 @@ __all__ = [
     "convert",
     "diagnose",
     "functional",
+    "initialisations",
     "kernels",
     "theory",
 ]

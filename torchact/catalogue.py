@@ -91,6 +91,11 @@ class Surrogate:
     source: str
 
 
+def nan_as_negative_infinity(x: Tensor) -> Tensor:
+    """Return ``x`` with −∞ for NaN: the binary step is 0 at NaN as at −∞, and so are its surrogate derivatives."""
+    return torch.where(x.isnan(), -math.inf, x)
+
+
 def _finite(x: Tensor) -> Tensor:
     return torch.isfinite(x).to(x.dtype)
 
@@ -113,8 +118,8 @@ def _triangular_integral(x: Tensor) -> Tensor:
 
 
 def _logistic_derivative(x: Tensor) -> Tensor:
-    y = torch.sigmoid(x)
-    return y * (1 - y)
+    # As σ(x)(1 - σ(x)) the right tail would cancel.
+    return torch.sigmoid(x) * torch.sigmoid(-x)
 
 
 SURROGATES: Mapping[str, Surrogate] = MappingProxyType(
@@ -171,8 +176,7 @@ def surrogate(name: str) -> Surrogate:
 
 
 def _sigmoid_second_derivative(x: Tensor) -> Tensor:
-    y = torch.sigmoid(x)
-    return y * (1 - y) * (1 - 2 * y)
+    return _logistic_derivative(x) * (1 - 2 * torch.sigmoid(x))
 
 
 def _softmax_derivative(x: Tensor, dim: int = -1) -> Tensor:
@@ -190,7 +194,7 @@ def _tanh_derivative(x: Tensor) -> Tensor:
 
 
 def _leaky_relu_derivative(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    return torch.where(x > 0, 1.0, negative_slope).to(x.dtype)
+    return torch.where(x > 0, torch.ones_like(x), negative_slope)
 
 
 def _binary_step(x: Tensor, surrogate: str | None = None) -> Tensor:
@@ -198,7 +202,7 @@ def _binary_step(x: Tensor, surrogate: str | None = None) -> Tensor:
 
 
 def _binary_step_derivative(x: Tensor, surrogate: str | None = None) -> Tensor:
-    return torch.zeros_like(x) if surrogate is None else SURROGATES[surrogate].derivative(x)
+    return torch.zeros_like(x) if surrogate is None else SURROGATES[surrogate].derivative(nan_as_negative_infinity(x))
 
 
 def _binary_step_second_derivative(x: Tensor, surrogate: str | None = None) -> Tensor:

@@ -45,11 +45,11 @@ def _binary_step_forward(input: Tensor, surrogate: str | None) -> Tensor:
 
 
 def _binary_step_backward(grad_output: Tensor, input: Tensor, surrogate: str | None) -> Tensor:
-    return (
-        torch.zeros_like(grad_output)
-        if surrogate is None
-        else grad_output * catalogue.SURROGATES[surrogate].derivative(input)
-    )
+    if surrogate is None:
+        return torch.zeros_like(input)
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    derivative = catalogue.CATALOGUE["binary_step"].derivative(input.to(dtype), surrogate)
+    return (derivative * grad_output.to(dtype)).to(input.dtype)
 
 
 KERNELS: Mapping[str, Kernels] = MappingProxyType(
@@ -59,7 +59,10 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
         "relu": Kernels(torch.relu, lambda grad_output, output: _threshold_backward(grad_output, output, 0)),
         "leaky_relu": Kernels(
             F.leaky_relu,
-            lambda grad_output, input, negative_slope: _leaky_relu_backward(grad_output, input, negative_slope, False),
+            # torch takes a zero-dimensional tensor for a number, `_op` does not.
+            lambda grad_output, input, negative_slope: _leaky_relu_backward(
+                grad_output, input, float(negative_slope), False
+            ),
         ),
         "softmax": Kernels(
             torch.softmax, lambda grad_output, output, dim: _softmax_backward(grad_output, output, dim, output.dtype)

@@ -2,13 +2,15 @@
 
 There are three situations and three paths:
 
-1. Somebody else differentiates (``torch.compile``, a ``torch.func`` transform, forward-mode AD, a tensor subclass or a
-   layout without a kernel): the plain torch formula is returned, and PyTorch's own machinery is right at every order.
+1. Somebody else differentiates (``torch.compile``, a ``torch.func`` transform, forward-mode AD, ``torch.jit.trace``, a
+   tensor subclass or a layout without a kernel): the plain torch formula is returned, and PyTorch's own machinery is
+   right at every order.
 2. No gradient is needed: the forward kernel runs alone.
 3. Ordinary eager training: the Function, with its hand-derived backward.
 
-In ``backward``, grad mode is on when ``create_graph`` was asked for, and a functorch transform is active when
-``is_grads_batched`` was: then the derivative is applied in differentiable plain torch, else by the backward kernel.
+In ``backward``, grad mode is on when ``create_graph`` was asked for, and ``grad_output`` stands for a batch under
+``is_grads_batched`` or a functorch transform: then the derivative is applied in differentiable plain torch, else by the
+backward kernel.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from torch.autograd.function import FunctionCtx
 from torchact import catalogue, kernels
 
 _functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
-_is_tracing: Callable[[], Any] = torch._C._get_tracing_state
+_is_batch: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
+_is_tracing: Callable[[], bool] = torch._C._is_tracing
 _is_compiling = torch.compiler.is_compiling
 _grad_is_enabled = torch.is_grad_enabled
 _OWN_TENSOR_TYPES = frozenset((Tensor, torch.nn.Parameter))
@@ -69,11 +72,12 @@ class ActivationFunction(torch.autograd.Function):
             or _is_compiling()
             or _functorch_is_active()
             or forward_ad._current_level >= 0
+            or _is_tracing()
         ):
             return cls.formula(input, *parameters)
         if not input.requires_grad or not _grad_is_enabled():
             return cls.forward_kernel(input, *parameters)
-        if input.layout is not torch.strided or input.is_complex() or input.is_nested or _is_tracing() is not None:
+        if input.layout is not torch.strided or input.is_complex() or input.is_nested:
             return cls.formula(input, *parameters)
         # The public `apply` looks for functorch transforms once more and costs 1 µs; there are none here.
         return super(torch.autograd.Function, cls).apply(input, *parameters)  # type: ignore[misc]
@@ -89,7 +93,7 @@ class ActivationFunction(torch.autograd.Function):
     def backward(cls, ctx: Any, grad_output: Tensor) -> Any:
         (saved,) = ctx.saved_tensors
         parameters = ctx.parameters
-        if _grad_is_enabled() or _functorch_is_active():
+        if _grad_is_enabled() or _functorch_is_active() or _is_batch(grad_output):
             grad_input = cls.pullback(grad_output, saved, *parameters)
         else:
             grad_input = cls.backward_kernel(grad_output, saved, *parameters)

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torchact import catalogue
 from torchact.autograd.function import ActivationFunction
 
-_autocast_is_enabled = torch._C._is_any_autocast_enabled
-
 
 class Softmax(ActivationFunction):
     r"""With y = softmax(x): :math:`\partial y_i / \partial x_j = y_i (\delta_{ij} - y_j)`, a symmetric matrix.
 
-    The product with ``grad_output`` g is therefore :math:`y_i \left(g_i - \sum_j g_j y_j\right)`.
+    The product with ``grad_output`` g is therefore :math:`y_i \left(g_i - \sum_j g_j y_j\right)`. Autocast has some
+    devices compute y in float32, which the forward kernel, being torch's operator, obeys; autograd casts the gradient.
     """
 
     activation = catalogue.get("softmax")
-    formula = staticmethod(torch.softmax)
+    formula = staticmethod(F.softmax)
     derivative = staticmethod(lambda output, dim: output * (1 - output))
-
-    @classmethod
-    def call(cls, input: Tensor, *parameters: Any) -> Tensor:
-        # Autocast decides on some devices that softmax runs in float32; only torch's own operator asks it.
-        return torch.softmax(input, *parameters) if _autocast_is_enabled() else super().call(input, *parameters)
 
     @classmethod
     def pullback(cls, grad_output: Tensor, output: Tensor, dim: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The piecewise linear activations with a kink at 0: ReLU and leaky ReLU.
 
-Their derivative at 0 is the left one, as torch's. ``torch.where`` rather than a product keeps an infinite
-``grad_output`` from becoming NaN where the derivative is zero.
+Their derivative at 0 is the left one, as torch's. They pull back by torch's own operators, which select rather than
+multiply, so that an infinite ``grad_output`` does not become NaN where the derivative is zero, and whose second
+derivative is a zero that can be differentiated again, where a comparison would cut the graph.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ class ReLU(ActivationFunction):
 
     @classmethod
     def pullback(cls, grad_output: Tensor, output: Tensor) -> Tensor:
-        return torch.where(output <= 0, 0, grad_output)
+        return torch.ops.aten.threshold_backward(grad_output, output, 0)
 
 
 class LeakyReLU(ActivationFunction):
     r"""With a = ``negative_slope``: :math:`\partial y / \partial x` is 1 where x > 0, else a."""
 
     activation = catalogue.get("leaky_relu")
-    derivative = staticmethod(lambda input, negative_slope: torch.where(input > 0, 1, negative_slope).to(input.dtype))
+    derivative = staticmethod(activation.derivative)
 
     @classmethod
     def pullback(cls, grad_output: Tensor, input: Tensor, negative_slope: float) -> Tensor:
-        return torch.where(input > 0, grad_output, grad_output * negative_slope)
+        return torch.ops.aten.leaky_relu_backward(grad_output, input, float(negative_slope), False)

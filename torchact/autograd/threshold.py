@@ -16,10 +16,8 @@ def _formula(input: Tensor, surrogate: str | None) -> Tensor:
     """
     stand_in = torch.sign if surrogate is None else catalogue.SURROGATES[surrogate].value
     step = torch.ge(input, 0).to(input.dtype)
-    if not input.is_floating_point():
-        return step
-    smooth = stand_in(input)
-    return step + (smooth - smooth.detach())
+    smooth = stand_in(catalogue.nan_as_negative_infinity(input.to(torch.promote_types(input.dtype, torch.float32))))
+    return step + (smooth - smooth.detach()).to(step.dtype)
 
 
 class BinaryStep(ActivationFunction):
@@ -27,4 +25,11 @@ class BinaryStep(ActivationFunction):
 
     activation = catalogue.get("binary_step")
     formula = staticmethod(_formula)
-    derivative = staticmethod(catalogue.CATALOGUE["binary_step"].derivative)
+    derivative = staticmethod(activation.derivative)
+
+    @classmethod
+    def pullback(cls, grad_output: Tensor, input: Tensor, surrogate: str | None) -> Tensor:
+        if surrogate is None:
+            # Zero even where grad_output is infinite, and connected to the input, so that it has derivatives itself.
+            return 0 * cls.call(input, None)
+        return super().pullback(grad_output, input, surrogate)

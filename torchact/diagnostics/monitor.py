@@ -182,23 +182,20 @@ class GradientMonitor:
 
     def _read(self, gradients: Mapping[Tensor, Tensor | None] | None) -> Reading:
         """Bring everything to the host in one copy and sort it into layers."""
-        seen = [probe for probe in self._probes if probe.output is not None]
-        seen.sort(key=lambda probe: probe.position if probe.position is not None else len(self._probes))
         vectors: dict[tuple[Any, ...], Tensor] = {}
-        for probe in seen:
-            for signal in ("output", "gradient", "saturated"):
-                vector = getattr(probe, signal)
-                if vector is not None:
-                    vectors[probe.name, signal] = vector
+        for probe in self._probes:
+            vectors |= {(probe.name, signal): getattr(probe, signal) for signal in ("output", "gradient", "saturated")}
             for name, parameter in self._parameters[probe.name].items():
                 gradient = parameter.grad if gradients is None else gradients.get(parameter)
                 if gradient is not None:
                     vectors[probe.name, "parameter", name] = statistics.reduce_tensor(gradient)
         values = _to_host(vectors)
+        seen = [probe for probe in self._probes if values[probe.name, "output"][0]]
+        seen.sort(key=lambda probe: len(self._probes) if probe.position is None else probe.position)
         return Reading(
             step=self.step,
             layers=tuple(_layer_reading(index, probe, values) for index, probe in enumerate(seen)),
-            silent=tuple(probe.name for probe in self._probes if probe.output is None),
+            silent=tuple(probe.name for probe in self._probes if probe not in seen),
         )
 
 
@@ -331,8 +328,6 @@ def _detach(handles: list[Any], watched: list[nn.Module]) -> None:
 
 def _to_host(vectors: dict[tuple[Any, ...], Tensor]) -> dict[tuple[Any, ...], list[float]]:
     """Copy all vectors to the host at once."""
-    if not vectors:
-        return {}
     device = next(iter(vectors.values())).device
     packed = torch.cat([vector.to(device) for vector in vectors.values()]).cpu()
     pieces = packed.split([vector.numel() for vector in vectors.values()])
@@ -340,8 +335,7 @@ def _to_host(vectors: dict[tuple[Any, ...], Tensor]) -> dict[tuple[Any, ...], li
 
 
 def _layer_reading(index: int, probe: Probe, values: Mapping[tuple[Any, ...], list[float]]) -> LayerReading:
-    empty = [0.0] * statistics.SIZE
-    saturated = values.get((probe.name, "saturated"))
+    saturated, inputs = values[probe.name, "saturated"]
     return LayerReading(
         index=index,
         name=probe.name,
@@ -349,8 +343,8 @@ def _layer_reading(index: int, probe: Probe, values: Mapping[tuple[Any, ...], li
         activation=probe.activation.key if probe.activation else None,
         shape=probe.shape,
         output=statistics.unpack(values[probe.name, "output"]),
-        gradient=statistics.unpack(values.get((probe.name, "gradient"), empty)),
-        saturated_fraction=saturated[0] / saturated[1] if saturated and saturated[1] else None,
+        gradient=statistics.unpack(values[probe.name, "gradient"]),
+        saturated_fraction=saturated / inputs if inputs else None,
         parameter_gradients={
             key[2]: statistics.unpack(vector) for key, vector in values.items() if key[:2] == (probe.name, "parameter")
         },

@@ -51,13 +51,22 @@ class Probe:
             self.saturated_slope = saturated_below * self.activation.max_derivative(**self.activation_parameters)
         self.position: int | None = None
         self.shape: tuple[int, ...] = ()
-        self.reset()
+        # Allocated once and written in place, because that is what torch.compile takes in a hook.
+        device = next((parameter.device for parameter in module.parameters()), None)
+        self.output = torch.zeros(statistics.SIZE, dtype=torch.float64, device=device)
+        self.gradient = torch.zeros_like(self.output)
+        self.saturated = torch.zeros_like(self.output[:2])  # (saturated inputs, all inputs)
+        self._recording = False
+        self._calls_without_grad = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, which a copied or unpickled model brings along, see nothing: no monitor reads them."""
+        return _blind_probe, ()
 
     def reset(self) -> None:
         """Forget what was recorded."""
-        self.output: Tensor | None = None
-        self.gradient: Tensor | None = None
-        self.saturated: Tensor | None = None
+        for total in (self.output, self.gradient, self.saturated):
+            total.zero_()
         self._recording = False
         self._calls_without_grad = 0
 
@@ -71,7 +80,8 @@ class Probe:
         if self._recording and self.activation is not None:
             with torch.no_grad():
                 for input in _floating_tensors((args, kwargs)):
-                    self.saturated = _plus(self.saturated, self._count_saturated(input.detach()))
+                    self._on_device_of(input)
+                    self.saturated.add_(self._count_saturated(input.detach()))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not self._recording:
@@ -81,7 +91,8 @@ class Probe:
         with torch.no_grad():
             for tensor in _floating_tensors(output):
                 self.shape = tuple(tensor.shape[1:])
-                self.output = _merged(self.output, statistics.reduce_tensor(tensor))
+                self._on_device_of(tensor)
+                self.output.copy_(statistics.merge_reduced(self.output, statistics.reduce_tensor(tensor)))
         for tensor in _floating_tensors(output):
             if tensor.requires_grad:
                 tensor.register_hook(self._on_gradient)
@@ -90,7 +101,14 @@ class Probe:
         if not _is_compiling() and torch._C._are_functorch_transforms_active():
             return  # batched gradients: a gradient of the gradients, not of the loss
         with torch.no_grad():
-            self.gradient = _merged(self.gradient, statistics.reduce_tensor(gradient))
+            self.gradient.copy_(statistics.merge_reduced(self.gradient, statistics.reduce_tensor(gradient)))
+
+    def _on_device_of(self, tensor: Tensor) -> None:
+        """Follow a model that was moved after the monitor was attached."""
+        if not _is_compiling() and self.output.device != tensor.device:
+            self.output, self.gradient, self.saturated = (
+                total.to(tensor.device) for total in (self.output, self.gradient, self.saturated)
+            )
 
     def _count_saturated(self, input: Tensor) -> Tensor:
         """Return (saturated, count) as a vector."""
@@ -119,6 +137,13 @@ class Probe:
         return True
 
 
+def _blind_probe() -> Probe:
+    probe = Probe.__new__(Probe)
+    probe.switch = Switch()
+    probe.switch.on = False
+    return probe
+
+
 def watchable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules to probe, with their qualified names: those that own parameters, and the activations."""
     for name, module in model.named_modules():
@@ -129,11 +154,3 @@ def watchable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _floating_tensors(tree: Any) -> list[Tensor]:
     leaves = pytree.tree_leaves(tree)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())]
-
-
-def _merged(total: Tensor | None, vector: Tensor) -> Tensor:
-    return vector if total is None else statistics.merge_reduced(total, vector)
-
-
-def _plus(total: Tensor | None, vector: Tensor) -> Tensor:
-    return vector if total is None else total + vector

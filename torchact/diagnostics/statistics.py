@@ -71,7 +71,7 @@ def reduce_tensor(tensor: Tensor) -> Tensor:
         tensor: any shape, floating or complex (counted as its real and imaginary parts), sparse or dense.
     """
     tensor = tensor.detach()
-    if tensor.layout is torch.sparse_coo:
+    if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)

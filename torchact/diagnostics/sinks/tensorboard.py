@@ -21,9 +21,7 @@ SIGNALS: dict[str, Callable[[LayerReading], float]] = {
     "output_mean": lambda layer: layer.output.mean,
     "output_deviation": lambda layer: layer.output.deviation,
     "output_zero_fraction": lambda layer: layer.output.zero_fraction,
-    "saturated_fraction": lambda layer: (
-        math.nan if layer.saturated_fraction is None else layer.saturated_fraction
-    ),
+    "saturated_fraction": lambda layer: math.nan if layer.saturated_fraction is None else layer.saturated_fraction,
 }
 
 
@@ -82,7 +80,7 @@ class TensorBoardSink:
         self.writer.file_writer.add_summary(Summary(value=values), step)
 
     def _write_layout(self) -> None:
-        """Put all layers' curves of a signal into one chart of the custom-scalars page, whose tags are regular expressions.
+        """Put all layers' curves of a signal into one chart of the custom-scalars page, where tags are regexes.
 
         The layout names no layer, so runs of networks that differ share one page of charts.
         """

@@ -1,0 +1,586 @@
+import copy
+import gc
+import itertools
+import math
+import pickle
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import torchact
+from torchact import GradientMonitor
+from torchact.diagnostics import Thresholds
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def mlp(activation=torchact.Sigmoid, depth=3, width=8):
+    layers = itertools.chain.from_iterable((nn.Linear(width, width), activation()) for _ in range(depth))
+    return nn.Sequential(*layers, nn.Linear(width, 2))
+
+
+def sgd(model, lr=0.1):
+    return torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def batch(width=8, size=4):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(size, width, generator=generator), torch.randint(2, (size,), generator=generator)
+
+
+def train_step(model, optimizer, inputs=None, targets=None):
+    if inputs is None:
+        inputs, targets = batch()
+    optimizer.zero_grad()
+    F.cross_entropy(model(inputs), targets).backward()
+    optimizer.step()
+
+
+def monitored_step(model, **arguments):
+    """Train one step under a monitor and return the reading."""
+    optimizer = sgd(model)
+    with GradientMonitor(model, optimizer, every=1, **arguments) as monitor:
+        train_step(model, optimizer)
+    return monitor.history[-1]
+
+
+def by_name(reading):
+    return {layer.name: layer for layer in reading.layers}
+
+
+def hook_count(model):
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, name)) for module in model.modules() for name in hooks)
+
+
+class TestSignals:
+    def test_every_signal_is_that_of_the_float64_tensor(self):
+        model = mlp(torchact.Tanh)
+        reference = copy.deepcopy(model)
+        reading = monitored_step(model)
+
+        inputs, targets = batch()
+        outputs = {}
+        x = inputs
+        for name, module in reference.named_children():
+            x = module(x)
+            x.retain_grad()
+            outputs[name] = x
+        F.cross_entropy(x, targets).backward()
+
+        assert [layer.name for layer in reading.layers] == [name for name, _ in reference.named_children()]
+        for layer in reading.layers:
+            output, delta = outputs[layer.name].detach().double(), outputs[layer.name].grad.double()
+            assert layer.output.mean == pytest.approx(output.mean().item(), rel=1e-9)
+            assert layer.output.deviation == pytest.approx(output.std(correction=0).item(), rel=1e-9)
+            assert layer.output.zero_fraction == (output == 0).double().mean()
+            assert layer.gradient.norm == pytest.approx(delta.norm().item(), rel=1e-12)
+            for name, statistics in layer.parameter_gradients.items():
+                gradient = getattr(reference[int(layer.name)], name).grad.double()
+                assert statistics.norm == pytest.approx(gradient.norm().item(), rel=1e-12)
+
+    def test_the_saturated_fraction_counts_inputs_whose_derivative_is_below_its_share_of_the_maximum(self):
+        model = nn.Sequential(nn.Linear(1, 1, bias=False), torchact.Sigmoid())
+        model[0].weight.data.fill_(1.0)
+        with GradientMonitor(model, every=1) as monitor:
+            model(torch.tensor([[-6.0], [-5.0], [0.0], [4.9], [5.1]])).sum().backward()
+            reading = monitor.record()
+        # σ'(5)/σ'(0) is 0.0266 and below 0.027; σ'(4.9)/σ'(0) is 0.0293.
+        assert reading.layers[1].saturated_fraction == 3 / 5
+
+    def test_torchs_own_activations_are_recognised(self):
+        reading = monitored_step(mlp(nn.ReLU))
+        relu = by_name(reading)["1"]
+        assert relu.activation == "relu"
+        assert relu.saturated_fraction == relu.output.zero_fraction > 0
+
+    def test_an_inplace_activation_is_measured_before_and_after(self):
+        plain = monitored_step(mlp(nn.ReLU))
+        torch.manual_seed(0)
+        inplace = monitored_step(mlp(lambda: nn.ReLU(inplace=True)))
+        for one, other in zip(plain.layers, inplace.layers, strict=True):
+            assert one.gradient == other.gradient
+            assert one.saturated_fraction == other.saturated_fraction
+            assert one.output == other.output
+
+    def test_a_module_used_three_times_counts_each_call(self):
+        linear = nn.Linear(8, 8)
+        model = nn.Sequential(linear, linear, linear, nn.Linear(8, 2))
+        layer = by_name(monitored_step(model))["0"]
+        assert layer.output.count == 3 * 4 * 8
+        assert layer.gradient.count == 3 * 4 * 8
+        assert layer.parameter_gradients["weight"].count == 64
+
+    def test_tied_weights_belong_to_the_first_module_that_has_them(self):
+        model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False), nn.Linear(8, 2))
+        model[1].weight = model[0].weight
+        layers = by_name(monitored_step(model))
+        assert set(layers["0"].parameter_gradients) == {"weight"}
+        assert layers["1"].parameter_gradients == {}
+
+    def test_float32_underflow_is_measured_and_not_rounded_to_zero(self):
+        """Sigmoid and torch's initialisation at 25 layers: ‖δ^1‖ is about 1e-22, where a float32 norm reports 0."""
+        reading = monitored_step(mlp(depth=25))
+        first = reading.layers[0].gradient.norm
+        assert 0 < first < 1e-18
+
+    def test_parameters_that_get_no_gradient(self):
+        model = mlp()
+        model[0].requires_grad_(False)
+        reading = monitored_step(model)
+        assert by_name(reading)["0"].parameter_gradients == {}
+        assert "0" not in [layer.name for layer in reading.learning_layers]
+
+    def test_modules_that_were_not_called_are_named(self):
+        class Branching(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.used, self.unused = nn.Linear(8, 2), nn.Linear(8, 2)
+
+            def forward(self, x):
+                return self.used(x)
+
+        model = Branching()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            train_step(model, optimizer)
+        assert monitor.history[-1].silent == ("unused",)
+        assert "unused" in str(monitor._report())
+
+    def test_layers_are_in_the_order_in_which_they_are_first_called(self):
+        class Backward(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.second, self.first = nn.Linear(8, 2), nn.Linear(8, 8)
+
+            def forward(self, x):
+                return self.second(self.first(x))
+
+        assert [layer.name for layer in monitored_step(Backward()).layers] == ["first", "second"]
+
+    @pytest.mark.parametrize("module", [nn.LSTM(8, 8, batch_first=True), nn.GRU(8, 8, batch_first=True)])
+    def test_modules_that_return_nested_tuples(self, module):
+        with GradientMonitor(module, every=1) as monitor:
+            module(torch.randn(2, 3, 8))[0].sum().backward()
+            layer = monitor.record().layers[0]
+        assert layer.gradient.norm > 0
+        assert set(layer.parameter_gradients) == {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
+
+    def test_a_fused_submodule_is_reported_as_unseen(self):
+        attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        with GradientMonitor(attention, every=1) as monitor:
+            x = torch.randn(2, 3, 8)
+            attention(x, x, x)[0].sum().backward()
+            reading = monitor.record()
+        assert reading.silent == ("out_proj",)
+
+    def test_sparse_gradients(self):
+        model = nn.Sequential(nn.Embedding(5, 8, sparse=True), nn.Flatten(), nn.Linear(16, 2))
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            train_step(model, optimizer, torch.tensor([[0, 3]]), torch.tensor([1]))
+        expected = model[0].weight.grad.to_dense().double().norm().item()
+        assert monitor.history[-1].layers[0].parameter_gradients["weight"].norm == pytest.approx(expected)
+
+
+class TestSteps:
+    def test_every_second_step_is_recorded_from_step_0(self):
+        model = mlp()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=2) as monitor:
+            for _ in range(5):
+                train_step(model, optimizer)
+        assert [reading.step for reading in monitor.history] == [0, 2, 4]
+
+    def test_history_keeps_the_latest_readings(self):
+        model = mlp()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1, keep=2) as monitor:
+            for _ in range(4):
+                train_step(model, optimizer)
+        assert [reading.step for reading in monitor.history] == [2, 3]
+
+    def test_accumulated_micro_batches_merge_into_one_reading(self):
+        model = mlp()
+        optimizer = sgd(model)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            for part in (slice(0, 2), slice(2, 4)):
+                F.cross_entropy(model(inputs[part]), targets[part], reduction="sum").backward()
+            accumulated = model[0].weight.grad.double().norm().item()
+            optimizer.step()
+        reading = monitor.history[-1]
+        assert reading.layers[0].output.count == 4 * 8
+        assert reading.layers[0].parameter_gradients["weight"].norm == pytest.approx(accumulated)
+
+    def test_evaluation_between_steps_is_not_recorded(self):
+        model = mlp()
+        optimizer = sgd(model)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            loss = F.cross_entropy(model(inputs), targets)
+            with torch.no_grad():
+                model(torch.randn(100, 8))
+            with torch.inference_mode():
+                model.eval()(torch.randn(100, 8))
+            loss.backward()
+            optimizer.step()
+        assert monitor.history[-1].layers[0].output.count == 4 * 8
+
+    def test_parameter_gradients_are_read_after_clipping(self):
+        model = mlp()
+        optimizer = sgd(model)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            F.cross_entropy(model(inputs), targets).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+            optimizer.step()
+        norms = [layer.parameter_gradient_norm for layer in monitor.history[-1].layers if layer.has_parameters]
+        assert math.hypot(*norms) == pytest.approx(1e-3, rel=1e-3)
+
+    def test_a_step_that_the_gradient_scaler_skips_is_no_step(self):
+        model = mlp()
+        optimizer = sgd(model)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            for scale in (math.inf, 1.0):
+                optimizer.zero_grad()
+                scaler.scale(F.cross_entropy(model(inputs), targets) * scale).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        assert [reading.step for reading in monitor.history] == [0]
+        expected = model[0].weight.grad.double().norm().item()
+        assert monitor.history[-1].layers[0].parameter_gradients["weight"].norm == pytest.approx(expected)
+
+    def test_lbfgs_with_a_closure(self):
+        model = mlp()
+        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+        inputs, targets = batch()
+
+        def closure():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs), targets)
+            loss.backward()
+            return loss
+
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            optimizer.step(closure)
+            optimizer.step(closure)
+        # The optimiser announces its step before it calls the closure, so a step's readings come with the next one.
+        assert by_name(monitor.history[-1])["0"].gradient.norm > 0
+
+
+class TestOtherMachinery:
+    @pytest.mark.parametrize("reentrant", [True, False])
+    def test_a_checkpointed_region_is_counted_once(self, reentrant):
+        class Checkpointed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = mlp(), nn.Linear(2, 2)
+
+            def forward(self, x):
+                return self.head(checkpoint(self.body, x.requires_grad_(), use_reentrant=reentrant))
+
+        model = Checkpointed()
+        plain = monitored_step(nn.Sequential(copy.deepcopy(model.body), copy.deepcopy(model.head)))
+        checkpointed = monitored_step(model)
+        expected = [(layer.output, layer.gradient, layer.saturated_fraction) for layer in plain.layers]
+        measured = {
+            layer.name: (layer.output, layer.gradient, layer.saturated_fraction) for layer in checkpointed.layers
+        }
+        names = [f"body.{index}" for index in range(7)] + ["head"]
+        assert [measured[name] for name in names] == expected
+
+    def test_gradients_of_gradients_do_not_break_it(self):
+        model = mlp(torchact.Tanh)
+        optimizer = sgd(model)
+        inputs = batch()[0].requires_grad_()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs, create_graph=True)
+            gradient.square().sum().backward()
+            optimizer.step()
+        assert monitor.history[-1].layers[0].gradient.norm > 0
+
+    def test_functorch_transforms_pass_through_unrecorded(self):
+        model = mlp()
+        parameters = dict(model.named_parameters())
+
+        def loss(parameters, x):
+            return torch.func.functional_call(model, parameters, (x,)).sum()
+
+        per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+        expected = per_sample(parameters, batch()[0])
+        with GradientMonitor(model, every=1) as monitor:
+            measured = per_sample(parameters, batch()[0])
+            assert monitor.record().layers == ()
+        for name, gradient in expected.items():
+            assert torch.equal(gradient, measured[name])
+
+    def test_it_compiles_without_a_graph_break(self):
+        model = mlp(torchact.Tanh)
+        eager = monitored_step(copy.deepcopy(model))
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+            for _ in range(3):
+                train_step(compiled, optimizer)
+        for layer, expected in zip(monitor.history[0].layers, eager.layers, strict=True):
+            assert layer.output.norm == pytest.approx(expected.output.norm, rel=1e-5)
+            assert layer.gradient.norm == pytest.approx(expected.gradient.norm, rel=1e-5)
+        assert len(monitor.history) == 3
+        assert monitor.history[2].layers[0].output.count == 4 * 8
+
+    def test_bfloat16_autocast(self):
+        model = mlp()
+        optimizer = sgd(model)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = F.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+        assert monitor.history[-1].layers[0].gradient.norm > 0
+
+
+class TestLeavesNoTrace:
+    @pytest.mark.parametrize("activation", [torchact.ReLU, lambda: nn.ReLU(inplace=True), torchact.Sigmoid])
+    @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+    def test_weights_are_bit_identical_with_and_without(self, activation, optimizer_class):
+        model = nn.Sequential(mlp(activation), nn.Dropout(0.5), nn.BatchNorm1d(2))
+        twin = copy.deepcopy(model)
+        for candidate, watch in ((model, True), (twin, False)):
+            torch.manual_seed(3)
+            optimizer = optimizer_class(candidate.parameters(), lr=0.1)
+            monitor = GradientMonitor(candidate, optimizer, every=2) if watch else None
+            for _ in range(5):
+                train_step(candidate, optimizer)
+            if monitor:
+                monitor.close()
+        for (name, ours), theirs in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+            assert torch.equal(ours, theirs), name
+
+    def test_close_removes_every_hook_and_adds_no_attribute(self):
+        model = mlp()
+        optimizer = sgd(model)
+        attributes = [set(vars(module)) for module in model.modules()]
+        keys = list(model.state_dict())
+        monitor = GradientMonitor(model, optimizer, every=1)
+        assert hook_count(model) > 0
+        assert [set(vars(module)) for module in model.modules()] == attributes
+        train_step(model, optimizer)
+        monitor.close()
+        monitor.close()
+        assert monitor.closed
+        assert hook_count(model) == 0
+        assert not optimizer._optimizer_step_pre_hooks
+        assert [set(vars(module)) for module in model.modules()] == attributes
+        assert list(model.state_dict()) == keys
+
+    def test_a_monitor_that_is_dropped_takes_its_hooks_along(self):
+        model = mlp()
+        monitor = GradientMonitor(model, sgd(model))
+        gone = weakref.ref(monitor)
+        del monitor
+        gc.collect()
+        assert gone() is None
+        assert hook_count(model) == 0
+        GradientMonitor(model).close()
+
+    def test_an_exception_in_the_block_closes_it(self):
+        model = mlp()
+        with pytest.raises(ZeroDivisionError), GradientMonitor(model, sgd(model)):
+            raise ZeroDivisionError
+        assert hook_count(model) == 0
+
+    def test_an_exception_in_forward_leaves_nothing_in_the_next_reading(self):
+        class Failing(nn.Module):
+            fail = True
+
+            def forward(self, x):
+                if self.fail:
+                    raise ZeroDivisionError
+                return x
+
+        failing = Failing()
+        model = nn.Sequential(nn.Linear(8, 8), failing, nn.Linear(8, 2))
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            train = lambda: train_step(model, optimizer)  # noqa: E731
+            with pytest.raises(ZeroDivisionError):
+                train()
+            failing.fail = False
+            train()
+        assert monitor.history[-1].layers[0].gradient.count == 4 * 8
+
+    def test_a_watched_model_can_be_copied_and_pickled(self):
+        model = mlp()
+        with GradientMonitor(model, sgd(model)):
+            twin = copy.deepcopy(model)
+            loaded = pickle.loads(pickle.dumps(model))
+        inputs = batch()[0]
+        assert torch.equal(twin(inputs), model(inputs))
+        assert torch.equal(loaded(inputs), model(inputs))
+
+    def test_a_watched_optimiser_can_be_copied(self):
+        model = mlp()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer):
+            twin = copy.deepcopy(optimizer)
+        twin.step()
+
+
+class TestBadInput:
+    def test_a_model_or_optimiser_of_another_kind(self):
+        with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got 3"):
+            GradientMonitor(3)
+        with pytest.raises(TypeError, match=r"optimizer: expected a torch\.optim\.Optimizer or None, got 'sgd'"):
+            GradientMonitor(mlp(), "sgd")
+
+    @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
+    @pytest.mark.parametrize("name", ["every", "keep"])
+    def test_counts_that_are_no_positive_whole_numbers(self, name, count):
+        with pytest.raises(ValueError, match=f"{name}: expected a whole number of at least 1, got"):
+            GradientMonitor(mlp(), **{name: count})
+
+    def test_a_model_without_trainable_parameters(self):
+        for model in (nn.ReLU(), mlp().requires_grad_(False)):
+            with pytest.raises(ValueError, match=r"model: .* has no trainable parameters"):
+                GradientMonitor(model)
+            assert hook_count(model) == 0
+
+    def test_a_second_monitor_on_the_model_or_a_part_of_it(self):
+        model = mlp()
+        with GradientMonitor(model):
+            hooks = hook_count(model)
+            for again in (model, nn.Sequential(model, nn.Linear(2, 2)), model[0]):
+                with pytest.raises(RuntimeError, match="already attached"):
+                    GradientMonitor(again)
+            assert hook_count(model) == hooks
+        GradientMonitor(model).close()
+
+    def test_a_log_dir_that_cannot_be_written_leaves_the_model_alone(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        model = mlp()
+        with pytest.raises(OSError, match=r"log_dir: cannot write to .*file/run"):
+            GradientMonitor(model, log_dir=tmp_path / "file" / "run")
+        assert hook_count(model) == 0
+        GradientMonitor(model).close()
+
+    def test_asking_before_anything_was_recorded_or_after_closing(self):
+        model = mlp()
+        monitor = GradientMonitor(model)
+        for ask in (monitor.report, monitor.verdicts):
+            with pytest.raises(RuntimeError, match="nothing was recorded yet"):
+                ask()
+        monitor.close()
+        with pytest.raises(RuntimeError, match="this monitor is closed"):
+            monitor.record()
+
+
+class TestReport:
+    def test_it_prints_the_layers_in_order_with_decay_and_finding(self, capsys):
+        model = mlp(depth=12)
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            train_step(model, optimizer)
+            report = monitor.report()
+        text = capsys.readouterr().out
+        rows = [line.split()[0] for line in text.splitlines() if "Linear" in line or "Sigmoid" in line][:25]
+        assert rows == [str(index) for index in range(25)]
+        assert f"Decay per layer: × {report.decay_per_layer:.3g}" in text
+        assert "do not learn" in text
+        assert 0.05 < report.decay_per_layer < 0.3
+
+    def test_a_healthy_network_is_said_to_learn(self):
+        model = mlp(nn.Tanh, depth=2)
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            train_step(model, optimizer)
+        report = monitor._report()
+        assert report.verdicts == monitor.verdicts() == ()
+        assert report.finding.startswith("All 3 layers learn")
+        assert str(report).count("\n") > 7
+
+    def test_a_binary_step_is_told_to_be_a_structural_zero(self):
+        report = torchact.diagnose(mlp(torchact.BinaryStep), F.cross_entropy, *batch())
+        (verdict,) = report.verdicts
+        assert verdict.rule == "zero-gradient"
+        assert "structural zero: the derivative of BinaryStep (5)" in verdict.explanation
+
+    def test_layers_are_judged_by_delta_and_not_by_the_weight_gradient(self):
+        """ReLU with Xavier and no biases: ‖∂L/∂W‖ is about the same in every layer, while δ fades by √2 a layer."""
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *itertools.chain.from_iterable((nn.Linear(128, 128, bias=False), nn.ReLU()) for _ in range(24))
+        )
+        for linear in model[::2]:
+            nn.init.xavier_normal_(linear.weight)
+        report = torchact.diagnose(model, F.mse_loss, torch.randn(16, 128), torch.ones(16, 128))
+        layers = report.reading.learning_layers
+        weight_ratio = layers[0].parameter_gradient_norm / layers[-1].parameter_gradient_norm
+        delta_ratio = layers[0].gradient.norm / layers[-1].gradient.norm
+        assert 0.2 < weight_ratio < 5
+        assert delta_ratio < 1e-2
+        assert [verdict.rule for verdict in report.verdicts] == ["vanishing"]
+
+
+class TestDiagnose:
+    def test_it_leaves_the_model_as_it_was(self):
+        model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2))
+        inputs, targets = batch()
+        F.cross_entropy(model(inputs), targets).backward()
+        before = copy.deepcopy(model.state_dict())
+        gradients = [parameter.grad.clone() for parameter in model.parameters()]
+        generator = torch.get_rng_state()
+        torchact.diagnose(model, F.cross_entropy, inputs, targets)
+        assert hook_count(model) == 0
+        assert torch.equal(torch.get_rng_state(), generator)
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]), name
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            assert torch.equal(parameter.grad, gradient)
+
+    def test_it_measures_what_a_training_step_would(self):
+        model = mlp()
+        report = torchact.diagnose(model, F.cross_entropy, *batch())
+        assert report.reading.layers == monitored_step(model).layers
+
+    def test_inputs_may_be_a_tuple_or_a_mapping(self):
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(8, 2)
+
+            def forward(self, x, y):
+                return self.linear(x - y)
+
+        x, targets = batch()
+        model = Two()
+        by_position = torchact.diagnose(model, F.cross_entropy, (x, 2 * x), targets)
+        by_keyword = torchact.diagnose(model, F.cross_entropy, {"y": 2 * x, "x": x}, targets)
+        assert by_position.reading == by_keyword.reading
+
+    def test_it_works_where_gradients_are_switched_off(self):
+        with torch.no_grad():
+            assert torchact.diagnose(mlp(), F.cross_entropy, *batch()).reading.layers
+
+    @pytest.mark.parametrize("loss_fn", [lambda y, t: y, lambda y, t: 1.0, lambda y, t: y.detach().sum()])
+    def test_a_loss_that_is_no_scalar_with_a_gradient(self, loss_fn):
+        model = mlp()
+        with pytest.raises(ValueError, match="loss_fn: expected a scalar tensor that requires grad"):
+            torchact.diagnose(model, loss_fn, *batch())
+        assert hook_count(model) == 0
+
+    def test_thresholds_are_passed_on(self):
+        report = torchact.diagnose(
+            mlp(depth=12), F.cross_entropy, *batch(), thresholds=Thresholds(vanishing_ratio_sgd=0.0)
+        )
+        assert report.verdicts == ()
