@@ -40,7 +40,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the torchact authors",
-    license="BSD-3-Clause",
+    license_expression="BSD-3-Clause",
     license_files=["LICENSE"],
     packages=find_packages(include=["torchact", "torchact.*"]),
     package_data={"torchact": ["py.typed"]},

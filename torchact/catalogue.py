@@ -270,7 +270,7 @@ CATALOGUE: Mapping[str, Activation] = MappingProxyType(
             Activation(
                 key="leaky_relu",
                 name="LeakyReLU",
-                formula=r"x \text{ if } x > 0 \text{ else } a x, \quad a = \text{negative\_slope}",
+                formula=r"x \text{ if } x > 0 \text{ else } a x, \quad a = \text{negative slope}",
                 derivative_formula=r"1 \text{ if } x > 0 \text{ else } a",
                 value=F.leaky_relu,
                 derivative=_leaky_relu_derivative,

@@ -58,7 +58,8 @@ class Softmax(nn.Softmax):
     """The softmax along a dimension; the counterpart of :class:`torch.nn.Softmax`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.softmax(input, self.dim, _stacklevel=5)
+        # Of the warning that `dim` is missing: two frames of Module's stand between the caller and this one.
+        return functional.softmax(input, self.dim, _stacklevel=6)
 
 
 @catalogue.documented("binary_step")

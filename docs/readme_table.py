@@ -1,0 +1,51 @@
+"""Writes the README's table of activations from the catalogue: ``python docs/readme_table.py``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from torchact import catalogue
+from torchact.catalogue import Activation
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- activations: begin -->\n", "<!-- activations: end -->\n"
+
+
+def table() -> str:
+    """Return the table in Markdown, a row an activation in the catalogue's order."""
+    rows = [
+        ("activation", "function, module", "formula", "derivative", "range", "backward keeps", "in torch"),
+        ("---",) * 7,
+        *map(_row, catalogue.CATALOGUE.values()),
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def with_table(readme: str) -> str:
+    """Return the README's text with the table between its markers replaced."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}{table()}{END}{after}"
+
+
+def _row(activation: Activation) -> tuple[str, ...]:
+    aliases = f" ({', '.join(activation.aliases)})" if activation.aliases else ""
+    counterpart = activation.torch_module
+    return (
+        f"{activation.key.replace('_', ' ')}{aliases}",
+        f"`{activation.key}`, `{activation.name}`",
+        f"${activation.formula}$",
+        f"${activation.derivative_formula}$",
+        f"{_bound(activation.range[0])} … {_bound(activation.range[1])}",
+        f"the {activation.saves}" if activation.saves != "nothing" else "nothing",
+        f"`nn.{counterpart.__name__}`" if counterpart else "none with a gradient",
+    )
+
+
+def _bound(value: float) -> str:
+    return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:g}"
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
