@@ -32,7 +32,8 @@ KEY_COLUMNS = {
 }
 RUN_COLUMNS = KEY_COLUMNS | {
     "status": "finished, diverged at step n (loss NaN or infinite), or failed",
-    "first_to_last": "‖δ^1‖/‖δ^L‖ at initialisation, L being the last hidden layer; 1 means that depth changes nothing",
+    "first_to_last": "‖δ^1‖/‖δ^L‖ at initialisation, L being the last hidden layer; 1 where depth changes nothing, "
+    "0 where no gradient arrives",
     "ratio_per_layer": "geometric mean over hidden layers of ‖δ^l‖/‖δ^(l+1)‖ at initialisation",
     "predicted_ratio_per_layer": "the same by mean-field theory for infinite width; empty where there is no theory",
     "train_loss": "cross-entropy of the last batch, in nats",
@@ -141,21 +142,26 @@ def tables(results: Sequence[RunResult]) -> tuple[pd.DataFrame, pd.DataFrame, pd
 def _run_row(result: RunResult) -> dict[str, object]:
     depth = result.settings.depth
     norms = [row["preactivation_gradient_norm"] for row in result.layers if row["step"] == 0][:depth]
-    first_to_last = norms[0] / norms[-1] if norms and norms[-1] > 0 else float("nan")
+    first_to_last = _ratio(norms[0], norms[-1]) if norms else math.nan
     last = result.curve[-1] if result.curve else {}
     return result.settings.key | {
         "status": result.status,
         "first_to_last": first_to_last,
-        "ratio_per_layer": first_to_last ** (1 / (depth - 1)) if depth > 1 else float("nan"),
+        "ratio_per_layer": first_to_last ** (1 / (depth - 1)) if depth > 1 else math.nan,
         "predicted_ratio_per_layer": _predicted_ratio(result.settings),
         "train_loss": last.get("train_loss"),
         "test_accuracy": last.get("test_accuracy"),
     }
 
 
+def _ratio(first: float, last: float) -> float:
+    """Return first/last, 0 where no gradient arrives even in the last layer."""
+    return first / last if last > 0 else 0.0 * first
+
+
 def _predicted_ratio(settings: RunSettings) -> float:
     profile = network.predict(settings.activation, settings.initialisation, settings.depth, settings.width)
-    return profile.ratio_per_layer if profile is not None and settings.depth > 1 else float("nan")
+    return profile.ratio_per_layer if profile is not None and settings.depth > 1 else math.nan
 
 
 def outcome_table(runs: pd.DataFrame) -> Table:

@@ -6,7 +6,6 @@ import functools
 from typing import NamedTuple
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 INPUTS = 64
@@ -34,6 +33,8 @@ def load() -> Digits:
 
     Pixels that are the same in every training image become 0.
     """
+    from sklearn.datasets import load_digits  # takes longer to import than torch, and --help does not need it
+
     images, classes = load_digits(return_X_y=True)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     pixels, labels = torch.from_numpy(images)[order], torch.from_numpy(classes)[order]

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.tensorboard.summary import hparams
 
 from experiments import digits, network
 from torchact import GradientMonitor, catalogue, initialisations
@@ -158,6 +157,8 @@ def _layer_rows(reading: Reading, settings: RunSettings) -> list[dict[str, Any]]
 
 def _write_outcome(writer: Any, result: RunResult) -> None:
     """Write loss and accuracy curves, and the hyperparameters with the accuracy that they led to."""
+    from torch.utils.tensorboard.summary import hparams  # slow to import, and not every run writes
+
     for row in result.curve:
         for tag in ("train_loss", "test_accuracy"):
             writer.add_scalar(f"outcome/{tag}", row[tag], row["step"])

@@ -1,0 +1,184 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments import depth, depth_pictures, style
+from experiments.training import LAYER_COLUMNS
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = {"width": 16, "steps": 4, "every": 2, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder that a small sweep wrote: sigmoid, ReLU and binary step, with torch's and He's initialisation."""
+    folder = tmp_path_factory.mktemp("depth")
+    settings = depth.Settings(
+        activations=("sigmoid", "relu", "binary_step"),
+        initialisations=("default", "he"),
+        depths=(2, 8),
+        seeds=2,
+        out=folder,
+        **SMALL,
+    )
+    depth.main(settings)
+    return folder
+
+
+def read(folder, name):
+    return pd.read_csv(folder / f"{name}.csv", comment="#")
+
+
+def test_the_tables_have_a_row_for_each_run_step_and_layer(finished):
+    runs, layers = read(finished, "runs"), read(finished, "layers")
+    assert len(runs) == 3 * 2 * 2 * 2
+    assert len(layers) == 3 * 2 * 2 * 3 * (3 + 9)  # activations, initialisations, seeds, steps, layers
+    assert (runs["status"] == "finished").all()
+    assert not layers.duplicated(["activation", "initialisation", "depth", "seed", "step", "layer"]).any()
+    header = (finished / "layers.csv").read_text(encoding="utf-8")
+    for column in LAYER_COLUMNS:
+        assert f"# {column}: " in header
+
+
+def test_sigmoid_vanishes_and_relu_with_he_does_not(finished):
+    runs = read(finished, "runs")
+    deep = runs[runs["depth"] == 8].groupby(["activation", "initialisation"])["ratio_per_layer"].mean()
+    assert deep["sigmoid", "default"] == pytest.approx(0.14, abs=0.02)
+    assert deep["relu", "he"] == pytest.approx(1, abs=0.25)
+    assert deep["binary_step", "he"] == 0
+
+
+def test_the_prediction_stands_beside_the_measurement(finished):
+    runs = read(finished, "runs")
+    sigmoid = runs[(runs["activation"] == "sigmoid") & (runs["depth"] == 8)]
+    # At a width of 16 the factor of one layer scatters by about √(5/16), that of seven layers by √(5/16/7) = 20 %.
+    ratio = sigmoid["ratio_per_layer"] / sigmoid["predicted_ratio_per_layer"]
+    assert ratio.between(0.8, 1.25).all()
+
+
+def test_the_summary_holds_settings_outcome_and_finding(finished):
+    summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
+    assert summary["runs_planned"] == summary["runs_done"] == 24
+    assert summary["settings"]["depths"] == [2, 8]
+    assert len(summary["outcome"]) == 12
+    assert "With 8 hidden layers, " in summary["finding"]
+
+
+def test_the_pictures_are_there(finished):
+    for name in ("story", "gradient_by_layer", "weight_gradient_by_layer", "accuracy_by_depth"):
+        assert (finished / f"{name}.png").stat().st_size > 10_000
+
+
+def test_tensorboard_runs_of_seed_0_have_profiles_outcomes_and_hyperparameters(finished):
+    board = finished / "tensorboard"
+    assert len([path for path in board.iterdir() if path.name.endswith("seed0")]) == 12
+    assert not list(board.glob("*seed1"))
+    events = EventAccumulator(str(board / "sigmoid-default-depth08-seed0")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"outcome/test_accuracy", "outcome/train_loss", "depth_profile/log10_gradient_norm_first"} <= scalars
+    profile = [event.value for event in events.Scalars("depth_profile/log10_gradient_norm_first")]
+    layers = read(finished, "layers")
+    chosen = layers.query("activation == 'sigmoid' and initialisation == 'default' and depth == 8")
+    first = chosen.query("seed == 0 and step == 0")["preactivation_gradient_norm"]
+    assert profile == pytest.approx([math.log10(norm) for norm in first], rel=1e-6)
+    hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
+    assert hparams.plugin_name == "hparams"
+    overview = EventAccumulator(str(board / "overview")).Reload()
+    assert "at_a_glance/story" in overview.Tags()["images"]
+
+
+def test_the_command_ends_with_a_table_a_verdict_and_the_tensorboard_command(tmp_path, capsys):
+    out = tmp_path / "results"
+    depth.main(depth.Settings(activations=("relu",), initialisations=("he",), depths=(3,), seeds=1, out=out, **SMALL))
+    printed = capsys.readouterr().out
+    assert "Gradient through 3 hidden layers at initialisation" in printed
+    assert "With 3 hidden layers, " in printed
+    assert f"tensorboard --logdir {out / 'tensorboard'}" in printed.replace("\n", "")
+
+
+def test_a_run_that_diverges_is_marked_and_the_sweep_goes_on(tmp_path, capsys):
+    settings = depth.Settings(
+        activations=("relu",), initialisations=("he",), depths=(2,), seeds=1, learning_rate=1e30, out=tmp_path, **SMALL
+    )
+    depth.main(settings)
+    assert read(tmp_path, "runs")["status"].str.startswith("diverged at step").all()
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    command = [sys.executable, "-m", "experiments", "depth", "--workers", "2", "--out", str(tmp_path)]
+    options = ["--activations", "relu", "--initialisations", "he", "--depths", *map(str, range(1, 30)), "--width", "8"]
+    process = subprocess.Popen(
+        [*command, *options, "--seeds", "1", "--steps", "200", "--quick"],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    board = tmp_path / "tensorboard"
+    while process.poll() is None and not (board.is_dir() and len(list(board.iterdir())) > 4):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # what the terminal sends to a process and its children
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, printed
+    runs = read(tmp_path, "runs")
+    assert 2 < len(runs) < 29
+    assert f"Interrupted: {len(runs)} of 29 runs were finished" in printed.replace("\n", " ")
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["runs_done"] == len(runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activations": ("sigmod",)}, "unknown name 'sigmod'; did you mean 'sigmoid'"),
+        ({"initialisations": ("hee",)}, "unknown name 'hee'; did you mean 'he'"),
+        ({"depths": (2, 0)}, "depth: expected a whole number of at least 1, got 0"),
+        ({"depths": ()}, "depths: expected at least one"),
+        ({"seeds": 0}, "seeds: expected a whole number of at least 1, got 0"),
+        ({"workers": 0}, "workers: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_settings_that_make_no_sense(change, message):
+    with pytest.raises(ValueError, match=message):
+        depth.Settings(**change)
+
+
+def test_the_command_line_refuses_them_with_status_2_and_the_reason():
+    command = [sys.executable, "-m", "experiments", "depth", "--activations", "sigmod"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "did you mean" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_combination_named_twice_is_run_once():
+    runs = depth.Settings(
+        activations=("linear", "identity"), initialisations=("he", "kaiming"), depths=(2,), seeds=1
+    ).runs
+    assert len(runs) == 1
+
+
+def test_logs_survive_zeros():
+    assert style.geometric_mean(pd.Series([1.0, 0.0])) == 0
+    assert style.geometric_mean(pd.Series([4.0, 1.0])) == pytest.approx(2)
+    assert math.isnan(style.geometric_mean(pd.Series([math.nan])))
+    assert style.positive([1.0, 0.0]).tolist()[0] == 1
+    assert math.isnan(style.positive([1.0, 0.0])[1])
+
+
+def test_a_sweep_of_binary_steps_alone_can_be_drawn(finished):
+    layers, runs = read(finished, "layers"), read(finished, "runs")
+    only = [frame[frame["activation"] == "binary_step"] for frame in (runs, layers[layers["step"] == 0])]
+    depth_pictures.story(*only, width=16).canvas.draw()
+    depth_pictures.grid(only[1], "preactivation_gradient_norm", depth_pictures.DELTA, 16).canvas.draw()
+    depth_pictures.accuracy(only[0]).canvas.draw()
