@@ -72,7 +72,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
         dim: the dimension that sums to 1; leaving it out is deprecated, as in torch, and warns.
         dtype: the input is cast to this dtype first, and the result has it.
     """
-    if dim is None:
+    if dim is None and not torch.compiler.is_compiling():  # when compiling, torch's own function chooses
         dim = _get_softmax_dim("softmax", input.dim(), _stacklevel)
     if dtype is not None:
         input = input.to(dtype)

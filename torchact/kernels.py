@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torchact import catalogue
@@ -58,7 +57,7 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
         "tanh": Kernels(torch.tanh, _tanh_backward),
         "relu": Kernels(torch.relu, lambda grad_output, output: _threshold_backward(grad_output, output, 0)),
         "leaky_relu": Kernels(
-            F.leaky_relu,
+            torch._C._nn.leaky_relu,
             # torch takes a zero-dimensional tensor for a number, `_op` does not.
             lambda grad_output, input, negative_slope: _leaky_relu_backward(
                 grad_output, input, float(negative_slope), False

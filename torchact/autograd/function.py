@@ -9,8 +9,8 @@ There are three situations and three paths:
 3. Ordinary eager training: the Function, with its hand-derived backward.
 
 In ``backward``, grad mode is on when ``create_graph`` was asked for, and ``grad_output`` stands for a batch under
-``is_grads_batched`` or a functorch transform: then the derivative is applied in differentiable plain torch, else by the
-backward kernel.
+``is_grads_batched`` or a functorch transform: then, and under compiled autograd, the derivative is applied in
+differentiable plain torch, else by the backward kernel.
 """
 
 from __future__ import annotations
@@ -89,20 +89,21 @@ class ActivationFunction(torch.autograd.Function):
         ctx.parameters = parameters  # type: ignore[attr-defined]
         return output
 
-    @classmethod
-    def backward(cls, ctx: Any, grad_output: Tensor) -> Any:
+    @staticmethod  # compiled autograd traces no class method
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        cls = ctx._forward_cls
         (saved,) = ctx.saved_tensors
         parameters = ctx.parameters
-        if _grad_is_enabled() or _functorch_is_active() or _is_batch(grad_output):
-            grad_input = cls.pullback(grad_output, saved, *parameters)
+        if _is_compiling() or _grad_is_enabled() or _functorch_is_active() or _is_batch(grad_output):
+            dtype = grad_output.dtype
+            if dtype in _HALF_TYPES:
+                grad_output, saved = grad_output.float(), saved.float()
+            grad_input = cls.pullback(grad_output, saved, *parameters).to(dtype)
         else:
             grad_input = cls.backward_kernel(grad_output, saved, *parameters)
-        return (grad_input, *(None for _ in parameters)) if parameters else grad_input
+        return (grad_input, *(None,) * len(parameters)) if parameters else grad_input
 
     @classmethod
     def pullback(cls, grad_output: Tensor, saved: Tensor, *parameters: Any) -> Tensor:
-        """Return ``grad_output * derivative(saved)`` in plain torch; half types in float32 arithmetic."""
-        dtype = grad_output.dtype
-        if dtype in _HALF_TYPES:
-            grad_output, saved = grad_output.float(), saved.float()
-        return (grad_output * cls.derivative(saved, *parameters)).to(dtype)
+        """Return the product of ``grad_output`` and the derivative in plain torch; half types arrive as float32."""
+        return grad_output * cls.derivative(saved, *parameters)

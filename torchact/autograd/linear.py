@@ -31,6 +31,6 @@ class Identity(ActivationFunction):
     def forward(cls, ctx: FunctionCtx, input: Tensor) -> Tensor:
         return cls.forward_kernel(input)
 
-    @classmethod
-    def backward(cls, ctx: Any, grad_output: Tensor) -> Tensor:
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
         return grad_output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,8 +22,5 @@ class Softmax(ActivationFunction):
 
     @classmethod
     def pullback(cls, grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
-        dtype = grad_output.dtype
-        if dtype in (torch.bfloat16, torch.float16):
-            grad_output, output = grad_output.float(), output.float()
         weighted = grad_output * output
-        return (weighted - output * weighted.sum(dim, keepdim=True)).to(dtype)
+        return weighted - output * weighted.sum(dim, keepdim=True)

@@ -13,15 +13,15 @@ from torch.utils.tensorboard import SummaryWriter
 from torchact.diagnostics.report import Report
 from torchact.diagnostics.statistics import LayerReading, Reading
 
-#: What is logged of each layer, by the first part of the tag; NaN where it does not apply.
-SIGNALS: dict[str, Callable[[LayerReading], float]] = {
-    "gradient_norm": lambda layer: layer.gradient.norm if layer.gradient.count else math.nan,
-    "gradient_norm_log10": lambda layer: _log10(layer.gradient.norm) if layer.gradient.count else math.nan,
-    "parameter_gradient_norm": lambda layer: layer.parameter_gradient_norm if layer.has_parameters else math.nan,
+#: What is logged of each layer, by the first part of the tag; None where it does not apply.
+SIGNALS: dict[str, Callable[[LayerReading], float | None]] = {
+    "gradient_norm": lambda layer: layer.gradient.norm if layer.gradient.count else None,
+    "gradient_norm_log10": lambda layer: _log10(layer.gradient.norm) if layer.gradient.count else None,
+    "parameter_gradient_norm": lambda layer: layer.parameter_gradient_norm if layer.has_parameters else None,
     "output_mean": lambda layer: layer.output.mean,
     "output_deviation": lambda layer: layer.output.deviation,
     "output_zero_fraction": lambda layer: layer.output.zero_fraction,
-    "saturated_fraction": lambda layer: math.nan if layer.saturated_fraction is None else layer.saturated_fraction,
+    "saturated_fraction": lambda layer: layer.saturated_fraction,
 }
 
 
@@ -30,8 +30,8 @@ class TensorBoardSink:
 
     Scalars are tagged ``<signal>/<position>_<layer>``, the position zero-padded so that tags sort in forward order.
     Norms are logged as they are and as log10, because TensorBoard keeps scalars as float32, whose smallest value is
-    1e-45. The tags ``depth_profile/log10_gradient_norm_first`` and ``…_last`` have the layer's position in place of
-    the step.
+    1e-45. The tags ``depth_profile/log10_gradient_norm_at_start`` and ``…_at_end`` have the layer's position in place
+    of the step. NaN and infinity are written like other values, and never left out.
 
     Args:
         log_dir: the run's folder; made if need be.
@@ -52,27 +52,27 @@ class TensorBoardSink:
         """Write one reading."""
         if not self._has_layout:
             self._write_layout()
-            self._write_profile(reading, "first")
+            self._write_profile(reading, "at_start")
         values = [
             Summary.Value(tag=f"{signal}/{layer.label}", simple_value=value)
             for layer in reading.layers
             for signal, of in SIGNALS.items()
-            if not math.isnan(value := of(layer)) or layer.output.non_finite
+            if (value := of(layer)) is not None
         ]
         self._add(values, reading.step)
 
     def close(self, report: Report | None) -> None:
         """Write the last profile and the report in words, and close the run."""
         if report is not None:
-            self._write_profile(report.reading, "last")
+            self._write_profile(report.reading, "at_end")
             self.writer.add_text("report", f"```\n{report}\n```", report.reading.step)
         self.writer.close()
 
-    def _write_profile(self, reading: Reading, which: str) -> None:
+    def _write_profile(self, reading: Reading, when: str) -> None:
         for position, layer in enumerate(reading.learning_layers):
             value = _log10(layer.gradient.norm)
-            if not math.isnan(value):
-                tag = f"depth_profile/log10_gradient_norm_{which}"
+            if value is not None:
+                tag = f"depth_profile/log10_gradient_norm_{when}"
                 self._add([Summary.Value(tag=tag, simple_value=value)], position)
 
     def _add(self, values: list[Summary.Value], step: int) -> None:
@@ -89,6 +89,8 @@ class TensorBoardSink:
         self.writer.add_custom_scalars({"torchact": charts})
 
 
-def _log10(value: float) -> float:
-    """Return the decimal logarithm, NaN of zero: there is no point to draw, and the report says why."""
-    return math.log10(value) if 0 < value < math.inf else math.nan
+def _log10(value: float) -> float | None:
+    """Return the decimal logarithm, None of zero: there is no point to draw, and the report says why."""
+    if value == 0:
+        return None
+    return math.log10(value) if math.isfinite(value) else value
