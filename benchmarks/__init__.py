@@ -1,1 +1,1 @@
-"""Measurements of speed, as ratios of interleaved runs: ``python -m benchmarks overhead``."""
+"""Measurements of speed, as ratios of interleaved runs: ``python -m benchmarks --help``."""

@@ -25,10 +25,12 @@ def _microseconds(function: Callable[[], object], calls: int) -> float:
     return (time.perf_counter_ns() - start) / calls / 1e3
 
 
-def compare(ours: Callable[[], object], reference: Callable[[], object], rounds: int = 25, calls: int = 100) -> Ratio:
+def compare(
+    ours: Callable[[], object], reference: Callable[[], object], rounds: int = 25, turns: int = 5, calls: int = 100
+) -> Ratio:
     """Time ``ours`` against ``reference``.
 
-    A round takes each callable's fastest of five turns of ``calls`` calls, the two taking turns.
+    A round takes each callable's fastest turn of ``calls`` calls, the two taking turns.
 
     Returns:
         The median over rounds of each time (µs a call) and of the ratio ours/reference, with its percentiles.
@@ -36,8 +38,8 @@ def compare(ours: Callable[[], object], reference: Callable[[], object], rounds:
     _microseconds(ours, calls), _microseconds(reference, calls)  # warm-up
     times = []
     for _ in range(rounds):
-        turns = [(_microseconds(ours, calls), _microseconds(reference, calls)) for _ in range(5)]
-        times.append(tuple(map(min, zip(*turns, strict=True))))
+        pairs = [(_microseconds(ours, calls), _microseconds(reference, calls)) for _ in range(turns)]
+        times.append(tuple(map(min, zip(*pairs, strict=True))))
     ratios = sorted(first / second for first, second in times)
     return Ratio(
         statistics.median(first for first, _ in times),

@@ -114,8 +114,8 @@ class Probe:
         """Return (saturated, count) as a vector."""
         assert self.activation is not None
         slope = self.activation.derivative(input, **self.activation_parameters).abs()
-        saturated = (slope <= self.saturated_slope).sum(dtype=torch.float64)
-        return torch.stack((saturated, torch.full_like(saturated, input.numel())))
+        saturated = torch.count_nonzero(slope <= self.saturated_slope)
+        return torch.stack((saturated, torch.full_like(saturated, input.numel()))).double()
 
     def _is_first_pass(self, module: nn.Module) -> bool:
         """Tell a training pass from an evaluation, and a first pass from the recomputation of a checkpoint.
