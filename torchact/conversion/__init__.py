@@ -1,0 +1,6 @@
+"""Converting an existing model, in place: its activation modules change their kind, and a report says which did not."""
+
+from torchact.conversion.converting import convert
+from torchact.conversion.report import Conversion, Left, Replaced
+
+__all__ = ["Conversion", "Left", "Replaced", "convert"]
