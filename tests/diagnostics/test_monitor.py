@@ -324,6 +324,7 @@ class TestOtherMachinery:
         for name, gradient in expected.items():
             assert torch.equal(gradient, measured[name])
 
+    @pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers break the graph at a tensor hook")
     def test_it_compiles_without_a_graph_break(self):
         model = mlp(torchact.Tanh)
         eager = monitored_step(copy.deepcopy(model))

@@ -36,6 +36,8 @@ class GradientMonitor:
     steps: parameter gradients are those that the optimiser is about to use, after clipping and unscaling.
 
     The model and its training are left as they are: the weights come out bit-identical with and without a monitor.
+    Under ``torch.compile`` the hooks become part of the graph, without a break from torch 2.13 on; attach the monitor
+    before the first call of the compiled model, which ignores hooks that come later.
 
     Args:
         model: the model to watch.

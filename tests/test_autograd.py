@@ -1,0 +1,635 @@
+"""The derivatives of every activation, by everything in PyTorch that differentiates, and which path each takes."""
+
+import contextlib
+import functools
+import itertools
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import func, nn
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from tests.conftest import (
+    CASES,
+    DTYPES,
+    INPLACE_GRADIENT_CASES,
+    TORCH_CASES,
+    assert_close_with_same_nan,
+    assert_grad_within_ulp,
+    assert_same,
+    assert_value_within_ulp,
+    assert_within_ulp,
+    extremes,
+    leaf,
+    noise_like,
+    preactivations,
+    smooth_points,
+    value_and_grad,
+)
+from torchact import autograd, catalogue, functional
+
+# torch's own, on the first use of forward-mode AD and of Inductor.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+X = smooth_points()
+ROW = X.flatten()  # softmax takes it with either of its dimensions, as every transform of it does
+FUNCTION_CASES = [case for case in CASES if case.key != "identity"]  # identity hands back its input: there is no node
+function_cases = pytest.mark.parametrize("case", FUNCTION_CASES, ids=str)
+
+
+def row_case(case):
+    """Return (ours, smooth) as functions of a vector."""
+    if case.key == "softmax":
+        return functools.partial(case.ours, dim=0), functools.partial(case.smooth, dim=0)
+    return case.ours, case.smooth
+
+
+class Operators(TorchDispatchMode):
+    """Records the operators that reach a backend."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        self.names.append(operator._schema.name.removeprefix("aten::"))
+        return operator(*arguments, **(keywords or {}))
+
+
+# ---- which path is taken, and when
+
+
+def test_every_activation_has_its_own_function():
+    functions = [getattr(autograd, activation.name) for activation in catalogue.CATALOGUE.values()]
+    assert len(set(functions)) == len(functions)
+    for function in functions:
+        assert issubclass(function, torch.autograd.Function)
+        assert function.__doc__
+
+
+@function_cases
+def test_ordinary_training_takes_the_function(case):
+    y = case.ours(leaf(X))
+    assert y.grad_fn.name() == f"{case.function.__name__}Backward"
+
+
+def test_identity_adds_nothing_to_the_graph_but_has_its_function():
+    x = leaf(X)
+    y = autograd.Identity.apply(x)
+    assert y.grad_fn.name() == "IdentityBackward"
+    assert_same(y.detach(), X)
+    assert y.data_ptr() != x.data_ptr()
+    assert_same(torch.autograd.grad(y, x, noise_like(X))[0], noise_like(X))
+    assert gradcheck(autograd.Identity.apply, x)
+    assert gradgradcheck(autograd.Identity.apply, x)
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, contextlib.nullcontext], ids=lambda m: m.__name__
+)
+def test_without_a_gradient_the_forward_kernel_runs_alone(case, mode):
+    x = X.clone().requires_grad_(mode is not contextlib.nullcontext)
+    with mode(), Operators() as operators:
+        y = case.ours(x)
+    assert y.grad_fn is None
+    assert y.requires_grad == (case.key == "identity" and x.requires_grad)
+    assert y.is_inference() == (mode is torch.inference_mode and case.key != "identity")
+    assert len(operators.names) == (case.key != "identity")
+    assert_value_within_ulp(case, X, y)
+
+
+def test_ordinary_training_runs_the_very_operators_that_torch_runs(torch_case):
+    runs = []
+    for function in (torch_case.ours, torch_case.smooth):
+        with Operators() as operators:
+            value_and_grad(function, X)
+        runs.append([name for name in operators.names if name != "detach"])  # saved outputs are detached, at no cost
+    assert runs[0] == runs[1]
+
+
+@function_cases
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("is_grads_batched", [False, True])
+def test_the_backward_kernel_serves_first_derivatives_and_the_pullback_all_others(
+    case, create_graph, is_grads_batched, monkeypatch
+):
+    calls = []
+    for name in ("backward_kernel", "pullback"):
+        original = getattr(case.function, name)
+
+        def record(*arguments, name=name, original=original):
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(case.function, name, staticmethod(record))
+    x = leaf(X)
+    grad_output = noise_like(X)[None] if is_grads_batched else noise_like(X)
+    torch.autograd.grad(case.ours(x), x, grad_output, create_graph=create_graph, is_grads_batched=is_grads_batched)
+    assert calls == ["pullback" if create_graph or is_grads_batched else "backward_kernel"]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@function_cases
+def test_wherever_somebody_else_differentiates_the_formula_is_returned(case, monkeypatch):
+    formula = case.function.formula
+    calls = []
+
+    def record(*arguments):
+        calls.append(arguments)
+        return formula(*arguments)
+
+    monkeypatch.setattr(case.function, "formula", staticmethod(record))
+    case.ours(leaf(X))
+    with torch.no_grad():
+        case.ours(leaf(X))
+    case.ours(X)
+    assert not calls  # ordinary training, and evaluation
+
+    class Subclass(torch.Tensor):
+        pass
+
+    situations = {
+        "vmap": lambda: func.vmap(case.ours)(X),
+        "grad": lambda: func.grad(lambda x: case.ours(x).sum())(X),
+        "functionalize": lambda: func.functionalize(case.ours)(X),
+        "dual level": lambda: _in_dual_level(case.ours),
+        "subclass": lambda: case.ours(X.as_subclass(Subclass)),
+        "subclass with gradient": lambda: case.ours(leaf(X).as_subclass(Subclass)),
+        "trace": lambda: torch.jit.trace(lambda x: case.ours(x), X, check_trace=False),
+        "trace with gradient": lambda: torch.jit.trace(lambda x: case.ours(x), leaf(X), check_trace=False),
+        "compiler": lambda: _while_compiling(case.ours, monkeypatch),
+        "complex with gradient": lambda: case.ours(leaf(X.to(torch.complex64))),
+        "sparse with gradient": lambda: case.ours(leaf(X.to_sparse())),
+        "nested with gradient": lambda: case.ours(torch.nested.nested_tensor([ROW, ROW[1:]], requires_grad=True)),
+    }
+    for situation, run in situations.items():
+        calls.clear()
+        with contextlib.suppress(RuntimeError, NotImplementedError):  # torch's own for complex, sparse and nested ones
+            run()
+        assert len(calls) == 1, situation
+
+
+def _in_dual_level(function):
+    with forward_ad.dual_level():
+        function(leaf(X))
+
+
+def _while_compiling(function, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(autograd.function, "_is_compiling", lambda: True)
+        function(leaf(X))
+
+
+@function_cases
+def test_the_function_saves_what_the_record_says_and_nothing_else(case):
+    saved = []
+    x = leaf(X)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        y = case.ours(x)
+    assert [tensor.data_ptr() for tensor in saved] == [{"input": x, "output": y}[case.activation.saves].data_ptr()]
+
+
+def test_the_function_states_the_derivative_in_terms_of_what_it_saves(case):
+    x = preactivations()
+    saved = case.value(x) if case.activation.saves == "output" else x
+    derivative = case.function.derivative(saved, *case.positional)
+    assert_within_ulp(derivative, case.derivative(x), scale=case.max_derivative())
+
+
+@pytest.mark.parametrize("case", [case for case in TORCH_CASES if case.activation.elementwise], ids=str)
+def test_the_function_s_derivative_of_extreme_values_is_torch_s(case):
+    x = extremes(torch.float64)
+    y, expected = value_and_grad(case.smooth, x, torch.ones_like(x))
+    saved = y if case.activation.saves == "output" else x
+    assert_close_with_same_nan(case.function.derivative(saved, *case.positional), expected)
+
+
+def test_gradients_are_exact_when_saved_tensors_are_packed_away(case):
+    with torch.autograd.graph.save_on_cpu():
+        actual = value_and_grad(case.ours, X)
+    for tensor, expected in zip(actual, value_and_grad(case.ours, X), strict=True):
+        assert_same(tensor, expected)
+
+
+@function_cases
+def test_a_graph_can_be_used_twice_only_if_it_is_retained(case):
+    x = leaf(X)
+    y = case.ours(x)
+    first = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    second = torch.autograd.grad(y.sum(), x)
+    assert_same(*first, *second)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(y.sum(), x)
+
+
+def test_gradients_of_several_uses_add_up(case):
+    _, once = value_and_grad(case.ours, X, torch.ones_like(X))
+    _, twice = value_and_grad(lambda x: case.ours(x) + case.ours(x), X, torch.ones_like(X))
+    assert_same(twice, 2 * once)
+
+
+def test_only_a_part_of_the_network_may_need_a_gradient(case):
+    weight = leaf(X)
+    (gradient,) = torch.autograd.grad(case.ours(X) * weight, weight, torch.ones_like(X))
+    assert_same(gradient, case.ours(X))
+
+
+# ---- against finite differences
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.surrogate], ids=str)
+def test_gradcheck(case):
+    assert gradcheck(
+        case.ours, leaf(X), check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+    )
+
+
+def test_gradgradcheck(case):
+    # For a surrogate too: this differentiates backward, which is a smooth function of the input.
+    assert gradgradcheck(case.ours, leaf(X), check_fwd_over_rev=True, check_batched_grad=True)
+
+
+def test_gradcheck_of_a_surrogate_sees_that_the_gradient_is_not_the_step_s(surrogate_case):
+    assert not gradcheck(surrogate_case.ours, leaf(X), raise_exception=False)
+
+
+# ---- higher derivatives
+
+
+def test_derivatives_to_third_order_by_create_graph(case):
+    # Of the binary step, only the derivatives are the stand-in's; so the loss takes neither's values.
+    def derivatives(function):
+        x = leaf(X)
+        results = []
+        total = (function(x) * noise_like(X)).sum() + x.square().sum()
+        for _ in range(3):
+            (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+            results.append(gradient)
+            total = (gradient * noise_like(X)).sum() + (gradient * x).sum()
+        return results
+
+    for actual, expected in zip(derivatives(case.ours), derivatives(case.smooth), strict=True):
+        assert_within_ulp(actual, expected, ulp=16, scale=float(expected.detach().abs().max()))
+
+
+def test_a_first_derivative_has_derivatives_where_torch_s_has(torch_case):
+    def again(function):
+        x = leaf(X)
+        (gradient,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+        return gradient.requires_grad and torch.autograd.grad(gradient.sum(), x)[0]
+
+    actual, expected = again(torch_case.ours), again(torch_case.smooth)
+    assert (actual is False) == (expected is False)
+    if expected is not False:
+        assert_within_ulp(actual, expected, ulp=16, scale=float(torch_case.max_derivative()))
+
+
+def test_the_step_s_zero_derivative_has_zero_derivatives_of_every_order():
+    x = leaf(X)
+    gradient = autograd.BinaryStep.call(x, None)
+    for _ in range(4):
+        (gradient,) = torch.autograd.grad(gradient.sum(), x, create_graph=True)
+        assert_same(gradient.detach(), torch.zeros_like(X))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_gradients_with_create_graph_are_as_accurate_and_as_extreme_as_without(case, dtype):
+    x = leaf(preactivations(dtype))
+    y = case.ours(x)
+    grad_output = noise_like(x)
+    (gradient,) = torch.autograd.grad(y, x, grad_output, create_graph=True)
+    assert gradient.dtype == dtype
+    assert_grad_within_ulp(case, x, grad_output, gradient)
+    x = leaf(extremes(dtype))
+    y = case.ours(x)
+    for number in (1.0, torch.inf):
+        grad_output = torch.full_like(x, number)
+        (expected,) = torch.autograd.grad(y, x, grad_output, retain_graph=True)
+        (gradient,) = torch.autograd.grad(y, x, grad_output, retain_graph=True, create_graph=True)
+        assert_close_with_same_nan(gradient, expected)
+
+
+@pytest.mark.parametrize(
+    "nesting",
+    list(itertools.product((func.jacfwd, func.jacrev), repeat=3)),
+    ids=lambda nesting: "-".join(transform.__name__ for transform in nesting),
+)
+def test_third_derivatives_by_every_nesting_of_jacobians(case, nesting):
+    ours, smooth = row_case(case)
+    x = ROW[1:5]
+    for transform in nesting:
+        ours, smooth = transform(ours), transform(smooth)
+    expected = smooth(x)
+    assert_within_ulp(ours(x), expected, ulp=16, scale=float(expected.detach().abs().max()))
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_autograd_functional(case, vectorize):
+    ours, smooth = row_case(case)
+    strategies = ("reverse-mode", "forward-mode") if vectorize else ("reverse-mode",)
+    for strategy in strategies:
+        jacobian = functools.partial(torch.autograd.functional.jacobian, vectorize=vectorize, strategy=strategy)
+        assert_within_ulp(jacobian(ours, ROW), jacobian(smooth, ROW), scale=case.max_derivative())
+        hessian = functools.partial(
+            torch.autograd.functional.hessian, vectorize=vectorize, outer_jacobian_strategy=strategy
+        )
+        expected = hessian(lambda x: (smooth(x) * TANGENT).sum(), ROW)
+        actual = hessian(lambda x: (ours(x) * TANGENT).sum(), ROW)
+        assert_within_ulp(actual, expected, ulp=16, scale=float(expected.detach().abs().max()))
+
+
+# ---- torch.func
+
+TANGENT = torch.linspace(-1, 2, ROW.numel(), dtype=torch.float64)
+
+#: From a function of a vector to its derivative in one form or another.
+TRANSFORMS = {
+    "grad": lambda f: func.grad(lambda x: (f(x) * TANGENT).sum())(ROW),
+    "grad_and_value": lambda f: func.grad_and_value(lambda x: (f(x) * TANGENT).sum())(ROW)[0],
+    "vjp": lambda f: func.vjp(f, ROW)[1](TANGENT)[0],
+    "jvp": lambda f: func.jvp(f, (ROW,), (TANGENT,))[1],
+    "jacrev": lambda f: func.jacrev(f)(ROW),
+    "jacrev in chunks": lambda f: func.jacrev(f, chunk_size=2)(ROW),
+    "jacfwd": lambda f: func.jacfwd(f)(ROW),
+    "hessian": lambda f: func.hessian(lambda x: (f(x) * TANGENT).sum())(ROW),
+    "hessian vector product": lambda f: func.jvp(func.grad(lambda x: (f(x) * TANGENT).sum()), (ROW,), (TANGENT,))[1],
+    "gradients of samples": lambda f: func.vmap(func.grad(lambda x: (f(x) * TANGENT[:3]).sum()))(X),
+    "gradient of a batch": lambda f: func.grad(lambda x: (func.vmap(f)(x) * noise_like(X)).sum())(X),
+    "batch of tangents": lambda f: func.vmap(lambda t: func.jvp(f, (ROW,), (t,))[1])(torch.eye(6, dtype=ROW.dtype)),
+    "batch of cotangents": lambda f: func.vmap(func.vjp(f, ROW)[1])(torch.eye(6, dtype=ROW.dtype))[0],
+    "vjp of jvp": lambda f: func.vjp(lambda x: func.jvp(f, (x,), (TANGENT,))[1], ROW)[1](TANGENT)[0],
+    "jvp of vjp": lambda f: func.jvp(lambda x: func.vjp(f, x)[1](TANGENT)[0], (ROW,), (TANGENT,))[1],
+    "autograd of vmap": lambda f: value_and_grad(func.vmap(f), X)[1],
+    "autograd of jvp": lambda f: value_and_grad(lambda x: func.jvp(f, (x,), (TANGENT,))[1] + x * x, ROW)[1],
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_give_the_derivatives(case, transform):
+    ours, smooth = row_case(case)
+    expected = TRANSFORMS[transform](smooth)
+    assert_within_ulp(TRANSFORMS[transform](ours), expected, ulp=16, scale=max(1, float(expected.detach().abs().max())))
+
+
+def test_transforms_give_the_value_beside_the_derivative(case):
+    ours, _ = row_case(case)
+    expected = ours(ROW)
+    assert_same(func.vjp(ours, ROW)[0], expected)
+    assert_same(func.jvp(ours, (ROW,), (TANGENT,))[0], expected)
+    assert_same(func.grad_and_value(lambda x: ours(x).sum())(ROW)[1], expected.sum())
+
+
+def test_vmap_maps_over_any_dimension_and_nests(case):
+    ours, _ = row_case(case)
+    batch = torch.stack([X, 2 * X, -X])  # 3 × 2 × 3
+    expected = torch.stack([torch.stack([ours(row) for row in matrix]) for matrix in batch])
+    nested = func.vmap(func.vmap(ours))
+    assert_within_ulp(nested(batch), expected)
+    columns = func.vmap(func.vmap(ours, in_dims=1, out_dims=1), in_dims=2, out_dims=2)(batch.permute(2, 1, 0))
+    assert_within_ulp(columns.permute(2, 1, 0), expected)
+
+
+def test_a_graph_made_outside_is_differentiated_inside_vmap(case):
+    x = leaf(ROW)
+    ours, _ = row_case(case)
+    y = ours(x)
+    rows = func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0])(torch.eye(6, dtype=x.dtype))
+    expected = func.jacrev(ours)(ROW)
+    assert_within_ulp(rows, expected, scale=case.max_derivative())
+
+
+def test_batched_gradients_are_the_gradients_one_by_one(case, dtype):
+    x = leaf(preactivations(dtype))
+    y = case.ours(x)
+    grad_outputs = torch.stack([noise_like(x), torch.ones_like(x)])
+    for create_graph in (False, True):
+        (batch,) = torch.autograd.grad(
+            y, x, grad_outputs, is_grads_batched=True, create_graph=create_graph, retain_graph=True
+        )
+        for grad_output, gradient in zip(grad_outputs, batch, strict=True):
+            assert gradient.dtype == dtype
+            assert_grad_within_ulp(case, x, grad_output, gradient)
+
+
+# ---- forward-mode AD
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_dual_numbers_carry_the_derivative(case, dtype, requires_grad):
+    x = preactivations(dtype).requires_grad_(requires_grad)
+    tangent = noise_like(x)
+    with forward_ad.dual_level():
+        output = forward_ad.unpack_dual(case.ours(forward_ad.make_dual(x, tangent)))
+    assert_same(output.primal.detach(), case.ours(x.detach()))
+    # Every Jacobian here is symmetric: products from the left, which the reference gives, are those from the right.
+    assert_grad_within_ulp(case, x, tangent, output.tangent)
+
+
+def test_forward_over_reverse_of_dual_numbers(case):
+    def hessian_vector_product(function):
+        x = leaf(X)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, noise_like(X))
+            (gradient,) = torch.autograd.grad((function(dual) * noise_like(X)).sum(), x, create_graph=True)
+            return forward_ad.unpack_dual(gradient).tangent
+
+    expected = hessian_vector_product(case.smooth)
+    actual = hessian_vector_product(case.ours)
+    if expected is None:
+        assert actual is None or not actual.any()
+    else:
+        assert_within_ulp(actual, expected, ulp=16, scale=float(expected.detach().abs().max()))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_graph_made_outside_takes_dual_gradients_as_torch_s_does(case, create_graph):
+    def tangent_of_gradient(function):
+        x = leaf(X)
+        y = function(x)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(torch.ones_like(X), noise_like(X))
+            (gradient,) = torch.autograd.grad(y, x, dual, create_graph=create_graph)
+            return forward_ad.unpack_dual(gradient).tangent
+
+    actual, expected = tangent_of_gradient(case.ours), tangent_of_gradient(case.smooth)
+    if actual is None:  # as good as zero
+        actual = torch.zeros_like(X)
+    assert_within_ulp(actual, expected, scale=float(noise_like(X).abs().max()) * case.max_derivative())
+
+
+# ---- checkpoint, autocast
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_checkpointing_changes_no_gradient(case, use_reentrant, autocast):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), case.module(), nn.Linear(6, 6), case.module())
+    x = noise_like(torch.empty(4, 6))
+
+    def gradients(run):
+        model.zero_grad()
+        input = leaf(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output = run(input)
+        output.backward(noise_like(output))
+        return output.detach(), input.grad, *(parameter.grad for parameter in model.parameters())
+
+    expected = gradients(model)
+    actual = gradients(lambda input: checkpoint(model, input, use_reentrant=use_reentrant))
+    for tensor, reference in zip(actual, expected, strict=True):
+        assert_same(tensor, reference)
+
+
+# ---- torch.compile, export, jit.trace
+
+
+def by_activation(cases):
+    return [list(group) for _, group in itertools.groupby(cases, operator.attrgetter("key"))]
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("cases", by_activation(CASES), ids=lambda cases: cases[0].key)
+def test_compiled_by_inductor_values_and_gradients_are_the_reference_s(cases):
+    # One graph with every set of parameters, since each compilation by Inductor takes seconds.
+    compiled = torch.compile(
+        lambda xs: [[case.ours(x) for x in pair] for case, pair in zip(cases, xs, strict=True)], fullgraph=True
+    )
+    xs = [(leaf(preactivations(torch.float32)), leaf(extremes(torch.float32))) for _ in cases]
+    for case, (x, extreme), (y, y_extreme) in zip(cases, xs, compiled(xs), strict=True):
+        assert_value_within_ulp(case, x, y)
+        (grad_input,) = torch.autograd.grad(y, x, noise_like(x), retain_graph=True)
+        assert_grad_within_ulp(case, x, noise_like(x), grad_input)
+        (grad_extreme,) = torch.autograd.grad(y_extreme, extreme, torch.ones_like(extreme), retain_graph=True)
+        expected = value_and_grad(case.ours, extreme, torch.ones_like(extreme))
+        for actual, reference in zip((y_extreme, grad_extreme), expected, strict=True):
+            assert_close_with_same_nan(actual, reference)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_values_and_gradients_are_those_of_eager_mode_in_every_dtype(case):
+    compiled = torch.compile(lambda *xs: [case.ours(x) for x in xs], fullgraph=True, backend="aot_eager")
+    xs = [leaf(preactivations(dtype)) for dtype in DTYPES]
+    for x, y in zip(xs, compiled(*xs), strict=True):
+        assert_same(y.detach(), case.ours(x).detach())
+        (grad_input,) = torch.autograd.grad(y, x, noise_like(x), retain_graph=True)
+        assert grad_input.dtype == x.dtype
+        assert_grad_within_ulp(case, x, noise_like(x), grad_input)
+    with torch.no_grad():
+        for x, y in zip(xs, compiled(*xs), strict=True):
+            assert_same(y, case.ours(x))
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_for_any_shape_values_and_gradients_are_those_of_eager_mode(case):
+    compiled = torch.compile(case.ours.func, fullgraph=True, backend="aot_eager", dynamic=True)
+    for x in (preactivations(torch.float32), preactivations(torch.float32)[:, 7:40].contiguous()):
+        y, grad_input = value_and_grad(functools.partial(compiled, **case.parameters), x)
+        assert_same(y, case.ours(x))
+        assert_grad_within_ulp(case, x, noise_like(x), grad_input)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_extreme_values_and_gradients_are_those_of_eager_mode(case):
+    compiled = torch.compile(lambda *xs: [case.ours(x) for x in xs], fullgraph=True, backend="aot_eager")
+    xs = [leaf(extremes(dtype)) for dtype in DTYPES]
+    for x, y in zip(xs, compiled(*xs), strict=True):
+        (grad_input,) = torch.autograd.grad(y, x, torch.ones_like(x), retain_graph=True)
+        expected = value_and_grad(case.ours, x, torch.ones_like(x))
+        assert_same(y.detach(), expected[0])
+        assert_close_with_same_nan(grad_input, expected[1])
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("key", ["leaky_relu", "softmax", "binary_step"])
+def test_one_compiled_function_serves_several_parameters(key):
+    cases = [case for case in CASES if case.key == key]
+    function = cases[0].ours.func
+    compiled = torch.compile(lambda x, parameters: function(x, **parameters) * 1, fullgraph=True, backend="aot_eager")
+    for case in cases:
+        y, grad_input = value_and_grad(functools.partial(compiled, parameters=case.parameters), X)
+        assert_same(y, case.ours(X))
+        assert_grad_within_ulp(case, X, noise_like(X), grad_input)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_in_a_model_the_gradients_are_those_of_eager_mode(case):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), case.module(), nn.Linear(6, 6)).double()
+    x = noise_like(torch.empty(4, 6, dtype=torch.float64))
+    results = []
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        model.zero_grad()
+        run(x).square().sum().backward()
+        results.append([parameter.grad for parameter in model.parameters()])
+    for actual, expected in zip(*results, strict=True):
+        assert_within_ulp(actual, expected, ulp=16, scale=float(expected.detach().abs().max()))
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("case", INPLACE_GRADIENT_CASES, ids=str)
+def test_compiled_in_place_values_and_gradients_are_those_of_eager_mode(case):
+    compiled = torch.compile(lambda x: case.ours(x * 1, inplace=True), fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(value_and_grad(compiled, X), value_and_grad(case.ours, X), strict=True):
+        assert_same(actual, expected)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax:UserWarning")
+@pytest.mark.parametrize("parameters", [{"dim": None}, {"dim": 0, "dtype": torch.float32}], ids=str)
+def test_compiled_softmax_takes_every_argument(parameters):
+    compiled = torch.compile(lambda x: functional.softmax(x, **parameters), fullgraph=True, backend="aot_eager")
+    expected = value_and_grad(lambda x: F.softmax(x, **parameters), X)
+    for actual, reference in zip(value_and_grad(compiled, X), expected, strict=True):
+        assert_same(actual, reference)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@function_cases
+def test_compiled_autograd_traces_the_backward_of_a_graph_made_in_eager_mode(case):
+    x = leaf(X)
+    y = case.ours(x)
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="aot_eager", fullgraph=True)):
+        y.backward(noise_like(y))
+    assert_grad_within_ulp(case, X, noise_like(y), x.grad)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_transforms_inside_a_compiled_function_give_the_derivatives(case):
+    ours, smooth = row_case(case)
+    compiled = torch.compile(func.grad(lambda x: (ours(x) * TANGENT).sum()), fullgraph=True, backend="aot_eager")
+    expected = func.grad(lambda x: (smooth(x) * TANGENT).sum())(ROW)
+    assert_within_ulp(compiled(ROW), expected, scale=2)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
+def test_exported_programs_have_values_and_gradients_of_eager_mode(case, strict):
+    x = preactivations(torch.float32)
+    exported = torch.export.export(nn.Sequential(case.module()), (x,), strict=strict).module()
+    y, grad_input = value_and_grad(exported, x)
+    assert_same(y, case.ours(x))
+    assert_grad_within_ulp(case, x, noise_like(x), grad_input)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_exported_programs_take_any_batch_size(case):
+    x = preactivations(torch.float32)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(nn.Sequential(case.module()), (x,), dynamic_shapes=({0: batch},)).module()
+    assert_same(exported(x[:3]), case.ours(x[:3]))
+
+
+def test_a_traced_model_is_a_plain_graph_of_aten_operators(case):
+    model = nn.Sequential(nn.Linear(6, 6), case.module())
+    x = noise_like(torch.empty(4, 6))
+    traced = torch.jit.trace(model, x)  # which traces twice, and checks that both graphs are equal
+    kinds = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert all(kind.startswith(("aten::", "prim::")) for kind in kinds)
+    assert "prim::PythonOp" not in kinds
+    assert_same(traced(x).detach(), model(x).detach())
