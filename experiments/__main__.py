@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import backpropagation, depth, gradient_descent
+from experiments import backpropagation, depth, gradient_descent, learning_speed
 
 Settings = (
     Annotated[depth.Settings, tyro.conf.subcommand("depth")]
+    | Annotated[learning_speed.Settings, tyro.conf.subcommand("learning-speed")]
     | Annotated[gradient_descent.Settings, tyro.conf.subcommand("gradient-descent")]
     | Annotated[backpropagation.Settings, tyro.conf.subcommand("backpropagation")]
 )
-EXPERIMENTS = {module.Settings: module.main for module in (depth, gradient_descent, backpropagation)}
+EXPERIMENTS = {module.Settings: module.main for module in (depth, learning_speed, gradient_descent, backpropagation)}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pandas as pd
 from rich import box
@@ -22,14 +23,16 @@ from rich.table import Table
 
 from experiments import depth_pictures, network, style, sweep
 from experiments.results import ResultsFolder
-from experiments.training import CURVE_COLUMNS, LAYER_COLUMNS, RunResult, RunSettings
+from experiments.training import (
+    CURVE_COLUMNS,
+    KEY_COLUMNS,
+    LAYER_COLUMNS,
+    RunResult,
+    RunSettings,
+    curve_table,
+    layer_table,
+)
 
-KEY_COLUMNS = {
-    "activation": "catalogue key of the activation",
-    "initialisation": "default (torch), xavier, he or orthogonal",
-    "depth": "number of hidden layers",
-    "seed": "of the initial weights and of the order of the images",
-}
 RUN_COLUMNS = KEY_COLUMNS | {
     "status": "finished, diverged at step n (loss NaN or infinite), or failed",
     "first_to_last": "‖δ^1‖/‖δ^L‖ at initialisation, L being the last hidden layer; 1 where depth changes nothing, "
@@ -39,8 +42,6 @@ RUN_COLUMNS = KEY_COLUMNS | {
     "train_loss": "cross-entropy of the last batch, in nats",
     "test_accuracy": "fraction of the 297 test images classified correctly after training; 0.1 is chance",
 }
-#: TensorBoard's page of depth profiles, unsmoothed: their horizontal axis is the layer.
-PROFILES_PAGE = "http://localhost:6006/?smoothing=0&tagFilter=at_a_glance|depth_profile#timeseries"
 LEARNED = 0.5  # test accuracy from which a run counts as having learned; chance is 0.1
 
 
@@ -121,7 +122,7 @@ def main(settings: Settings) -> None:
         depth_pictures.show_in_tensorboard(board / "overview", pictures, verdict)
     console.print(outcome_table(runs))
     console.print(*verdict, sep="\n", highlight=False)
-    _say_where(console, pictures, board if settings.tensorboard else None)
+    _say_where(console, pictures, board if settings.tensorboard else None, runs["depth"].max())
     if interrupted:
         console.print(f"Interrupted: {len(results)} of {len(jobs)} runs were finished, and the results cover those.")
         sys.exit(130)
@@ -129,14 +130,8 @@ def main(settings: Settings) -> None:
 
 def tables(results: Sequence[RunResult]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return the tidy tables of runs, of layers and of learning curves."""
-    layers = pd.DataFrame(
-        [row for result in results for row in result.layers], columns=list(KEY_COLUMNS | LAYER_COLUMNS)
-    )
-    curves = pd.DataFrame(
-        [row for result in results for row in result.curve], columns=list(KEY_COLUMNS | CURVE_COLUMNS)
-    )
     runs = pd.DataFrame([_run_row(result) for result in results], columns=list(RUN_COLUMNS))
-    return runs, layers, curves
+    return runs, layer_table(results), curve_table(results)
 
 
 def _run_row(result: RunResult) -> dict[str, object]:
@@ -251,10 +246,16 @@ def _number(value: float, form: str = ".3f") -> str:
     return "" if math.isnan(value) else format(value, form)
 
 
-def _say_where(console: Console, pictures: Mapping[str, Path], board: Path | None) -> None:
+def _profiles_page(depth: int) -> str:
+    """Return TensorBoard's page of the deepest networks' profiles, unsmoothed: their horizontal axis is the layer."""
+    query = {"smoothing": "0", "tagFilter": "story|depth_profile", "runFilter": f"overview|depth{depth:02d}"}
+    return f"http://localhost:6006/?{urlencode(query)}#timeseries"
+
+
+def _say_where(console: Console, pictures: Mapping[str, Path], board: Path | None, depth: int) -> None:
     console.print("\nPictures:", *(str(path) for path in pictures.values()), highlight=False, soft_wrap=True)
     if board is not None:
         tensorboard = Path(sys.executable).with_name("tensorboard")
         console.print("TensorBoard:", highlight=False)
         console.print(f"  {tensorboard} --logdir {board}", highlight=False, soft_wrap=True)
-        console.print(f"and open {PROFILES_PAGE}", highlight=False, soft_wrap=True)
+        console.print(f"and open {_profiles_page(depth)}", highlight=False, soft_wrap=True)

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments import network, style
@@ -52,16 +50,16 @@ def story(runs: pd.DataFrame, initial: pd.DataFrame, width: int) -> Figure:
         look = _look(activation, initialisation, chosen)
         predicted = chosen and network.predict(activation, initialisation, depth, width) is not None
         measured = look | {"linestyle": "none"} if predicted else look
-        _with_band(left, group, "layer", "preactivation_gradient_norm", band=chosen, **measured)
+        style.with_band(left, group, "layer", "preactivation_gradient_norm", band=chosen, **measured)
         of_combination = runs[(runs["activation"] == activation) & (runs["initialisation"] == initialisation)]
-        _with_band(right, of_combination, "depth", "test_accuracy", band=chosen, log=False, **look)
+        style.with_band(right, of_combination, "depth", "test_accuracy", band=chosen, log=False, **look)
         if chosen:
             line = {"color": look["color"], "linestyle": look["linestyle"]}
             _draw_prediction(left, group, activation, initialisation, depth, width, **line)
     left.plot([], [], color="black", linewidth=1, label="lines: mean-field theory")
-    _label_gradient_axes(left, f"Gradient at initialisation, {depth} hidden layers", DELTA)
+    style.gradient_axes(left, f"Gradient at initialisation, {depth} hidden layers", style.LAYER, DELTA)
     left.legend(fontsize=9, loc="lower right", frameon=False)
-    _label_accuracy_axes(right, "Accuracy after training")
+    style.accuracy_axes(right, "Accuracy after training", "hidden layers")
     right.set_xticks(sorted(runs["depth"].unique()))
     figure.suptitle(
         "Backpropagation multiplies a factor a layer: where it is far from 1, the first layers do not learn",
@@ -88,8 +86,8 @@ def grid(initial: pd.DataFrame, column: str, label: str, width: int | None = Non
             axes = panels[row, place]
             if (activation, initialisation) in groups:
                 _draw_depths(axes, groups[activation, initialisation], column, width)
-            _label_gradient_axes(axes, f"{catalogue.get(activation).name}, {_title(initialisation)}", "")
-            axes.set_xlabel("layer" if row == len(activations) - 1 else "")
+            x_label = "layer" if row == len(activations) - 1 else ""
+            style.gradient_axes(axes, style.label(activation, initialisation), x_label)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.supylabel(label)
@@ -105,12 +103,12 @@ def accuracy(runs: pd.DataFrame) -> Figure:
         of_activation = runs[runs["activation"] == activation]
         for initialisation, group in of_activation.groupby("initialisation", sort=False):
             look = style.line(initialisation) | {"color": style.colour(activation)}
-            _with_band(axes, group, "depth", "test_accuracy", log=False, **look)
-        _label_accuracy_axes(axes, catalogue.get(activation).name)
+            style.with_band(axes, group, "depth", "test_accuracy", log=False, **look)
+        style.accuracy_axes(axes, catalogue.get(activation).name, "hidden layers")
         axes.set_xticks(sorted(runs["depth"].unique()))
         axes.label_outer()
     shown = runs["initialisation"].unique()
-    handles = [Line2D([], [], color="black", label=_title(key), **style.line(key)) for key in shown]
+    handles = [Line2D([], [], color="black", label=key.capitalize(), **style.line(key)) for key in shown]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, handlelength=3.5)
     return figure
 
@@ -130,24 +128,10 @@ def _draw_depths(axes: Axes, group: pd.DataFrame, column: str, width: int | None
         of_depth = group[(group["depth"] == depth) & (group["layer"] <= depth)]
         predicted = width is not None and network.predict(activation, initialisation, depth, width) is not None
         look: dict[str, Any] = {"color": shade, "marker": "o", "ms": 3.5, "linestyle": "none" if predicted else "-"}
-        _with_band(axes, of_depth, "layer", column, label=f"{depth} hidden layers", **look)
+        style.with_band(axes, of_depth, "layer", column, label=f"{depth} hidden layers", **look)
         if width is not None and predicted:
             label = "lines: mean-field theory" if depth == depths[-1] else None
             _draw_prediction(axes, of_depth, activation, initialisation, depth, width, color=shade, label=label)
-
-
-def _with_band(
-    axes: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool = True, log: bool = True, **look: Any
-) -> None:
-    """Draw the mean over seeds (geometric on a log axis) and a band from the smallest to the largest seed."""
-    groups = rows.groupby(x)[y]
-    middle = groups.apply(style.geometric_mean) if log else groups.mean()
-    draw = style.positive if log else np.asarray
-    axes.plot(middle.index, draw(middle), **look)
-    if band:
-        axes.fill_between(
-            middle.index, draw(groups.min()), draw(groups.max()), color=look["color"], alpha=0.18, linewidth=0
-        )
 
 
 def _draw_prediction(
@@ -173,31 +157,5 @@ def _look(activation: str, initialisation: str, chosen: bool) -> dict[str, Any]:
     """Return how a combination's line looks in the story: its own colour and a label, or grey without one."""
     if not chosen:
         return {"color": "#c8c8c8", "linewidth": 1.0, "zorder": 1}
-    label = f"{catalogue.get(activation).name}, {_title(initialisation)}"
-    return style.line(initialisation) | {"color": style.colour(activation), "zorder": 2, "label": label}
-
-
-def _title(initialisation: str) -> str:
-    return initialisation.capitalize()
-
-
-def _label_gradient_axes(axes: Axes, title: str, label: str) -> None:
-    axes.set_yscale("log")
-    axes.set_xlabel("layer (1 is nearest to the input)")
-    axes.set_ylabel(label)
-    axes.set_title(title, fontsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if not axes.lines or not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
-        axes.text(0.5, 0.5, "exactly zero in every layer", transform=axes.transAxes, ha="center", color="#717d7e")
-    style.tidy(axes)
-
-
-def _label_accuracy_axes(axes: Axes, title: str) -> None:
-    axes.axhline(0.1, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
-    axes.text(1, 0.11, "chance", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("hidden layers")
-    axes.set_ylabel("test accuracy")
-    axes.set_title(title, fontsize=11)
-    style.tidy(axes)
+    look = {"color": style.colour(activation), "zorder": 2, "label": style.label(activation, initialisation)}
+    return style.line(initialisation) | look

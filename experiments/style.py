@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from torchact import catalogue, initialisations
 
@@ -28,6 +29,10 @@ _LINES = dict(
 )
 
 
+#: The label of an axis of layers.
+LAYER = "layer (1 is nearest to the input)"
+
+
 def colour(activation: str) -> str:
     """Return the colour of the activation with this catalogue key."""
     return _COLOURS[activation]
@@ -37,6 +42,11 @@ def line(initialisation: str) -> dict[str, Any]:
     """Return the dash pattern and marker of the initialisation with this key, as arguments of ``Axes.plot``."""
     linestyle, marker = _LINES[initialisation]
     return {"linestyle": linestyle, "marker": marker, "markersize": 4}
+
+
+def label(activation: str, initialisation: str) -> str:
+    """Return what a combination is called in legends, titles and sentences."""
+    return f"{catalogue.get(activation).name}, {initialisation.capitalize()}"
 
 
 def shades(count: int) -> list[str]:
@@ -63,3 +73,41 @@ def tidy(axes: Axes) -> None:
     axes.grid(True, which="major", alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def with_band(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, *, band: bool = True, log: bool = True, **look: Any
+) -> None:
+    """Draw the mean over seeds (geometric on a log axis) and a band from the smallest to the largest seed."""
+    groups = rows.groupby(x)[y]
+    middle = groups.apply(geometric_mean) if log else groups.mean()
+    draw = positive if log else np.asarray
+    axes.plot(middle.index, draw(middle), **look)
+    if band:
+        axes.fill_between(
+            middle.index, draw(groups.min()), draw(groups.max()), color=look["color"], alpha=0.18, linewidth=0
+        )
+
+
+def gradient_axes(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
+    """Give the axes on which gradient norms are drawn a log scale and labels, and say so where all norms are 0."""
+    axes.set_yscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not axes.lines or not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.text(0.5, 0.5, "exactly zero in every layer", transform=axes.transAxes, ha="center", color="#717d7e")
+    tidy(axes)
+
+
+def accuracy_axes(axes: Axes, title: str, x_label: str) -> None:
+    """Give the axes on which test accuracy is drawn its range, labels and the line of chance."""
+    axes.axhline(0.1, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
+    axes.text(1, 0.11, "chance", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("test accuracy")
+    axes.set_title(title, fontsize=11)
+    tidy(axes)

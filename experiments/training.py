@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -14,13 +16,22 @@ from experiments import digits, network
 from torchact import GradientMonitor, catalogue, initialisations
 from torchact.diagnostics import Reading
 
-#: The columns of the rows in ``RunResult.layers``, beside those of the settings that tell runs apart.
+#: The columns that tell the runs of a sweep apart, in every table.
+KEY_COLUMNS = {
+    "activation": "catalogue key of the activation",
+    "initialisation": "default (torch), xavier, he or orthogonal",
+    "depth": "number of hidden layers",
+    "seed": "of the initial weights and of the order of the images",
+}
+
+#: The columns of the rows in ``RunResult.layers``, beside those that tell runs apart.
 LAYER_COLUMNS = {
     "step": "optimiser steps done before this measurement; 0 is initialisation",
     "layer": "position of the linear layer, from 1; depth + 1 is the readout",
     "preactivation_gradient_norm": "‖δ‖, δ = ∂L/∂z of the layer's output z: Euclidean norm over the batch; loss units "
     "per unit of z, L being the mean cross-entropy in nats",
     "weight_gradient_norm": "‖∂L/∂W‖ of the batch's mean loss, Euclidean norm; loss units per unit of weight",
+    "bias_gradient_norm": "‖∂L/∂b‖ of the batch's mean loss, Euclidean norm; loss units per unit of bias",
     "preactivation_mean": "mean of z over batch and units",
     "preactivation_deviation": "standard deviation of z over batch and units",
     "activation_mean": "mean of the activation's output; empty for the readout",
@@ -72,7 +83,7 @@ class RunSettings:
     @property
     def key(self) -> dict[str, Any]:
         """The settings that tell the runs of a sweep apart."""
-        return {name: getattr(self, name) for name in ("activation", "initialisation", "depth", "seed")}
+        return {name: getattr(self, name) for name in KEY_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +111,8 @@ def train(settings: RunSettings, log_dir: Path | None = None) -> RunResult:
     order = torch.Generator().manual_seed(settings.seed)
     curve: list[dict[str, Any]] = []
     status = "finished"
-    with GradientMonitor(model, optimizer, log_dir, every=settings.every) as monitor:
+    measurements = settings.steps // settings.every + 2
+    with GradientMonitor(model, optimizer, log_dir, every=settings.every, keep=measurements) as monitor:
         for step in range(settings.steps + 1):
             batch = torch.randint(len(data.train_images), (settings.batch_size,), generator=order)
             loss = nn.functional.cross_entropy(model(data.train_images[batch]), data.train_classes[batch])
@@ -126,6 +138,18 @@ def train(settings: RunSettings, log_dir: Path | None = None) -> RunResult:
     return result
 
 
+def layer_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Return the rows of all runs' layers as one table."""
+    rows = [row for result in results for row in result.layers]
+    return pd.DataFrame(rows, columns=list(KEY_COLUMNS | LAYER_COLUMNS))
+
+
+def curve_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Return the rows of all runs' learning curves as one table."""
+    rows = [row for result in results for row in result.curve]
+    return pd.DataFrame(rows, columns=list(KEY_COLUMNS | CURVE_COLUMNS))
+
+
 def _curve_row(step: int, loss: float, model: nn.Module, data: digits.Digits) -> dict[str, Any]:
     with torch.no_grad():
         right = model(data.test_images).argmax(dim=1) == data.test_classes
@@ -144,6 +168,7 @@ def _layer_rows(reading: Reading, settings: RunSettings) -> list[dict[str, Any]]
                 "layer": position,
                 "preactivation_gradient_norm": linear.gradient.norm,
                 "weight_gradient_norm": linear.parameter_gradients["weight"].norm,
+                "bias_gradient_norm": linear.parameter_gradients["bias"].norm,
                 "preactivation_mean": linear.output.mean,
                 "preactivation_deviation": linear.output.deviation,
                 "activation_mean": activation.output.mean if activation else None,

@@ -84,8 +84,8 @@ def test_tensorboard_runs_of_seed_0_have_profiles_outcomes_and_hyperparameters(f
     assert not list(board.glob("*seed1"))
     events = EventAccumulator(str(board / "sigmoid-default-depth08-seed0")).Reload()
     scalars = set(events.Tags()["scalars"])
-    assert {"outcome/test_accuracy", "outcome/train_loss", "depth_profile/log10_gradient_norm_first"} <= scalars
-    profile = [event.value for event in events.Scalars("depth_profile/log10_gradient_norm_first")]
+    assert {"outcome/test_accuracy", "outcome/train_loss", "depth_profile/log10_gradient_norm_at_start"} <= scalars
+    profile = [event.value for event in events.Scalars("depth_profile/log10_gradient_norm_at_start")]
     layers = read(finished, "layers")
     chosen = layers.query("activation == 'sigmoid' and initialisation == 'default' and depth == 8")
     first = chosen.query("seed == 0 and step == 0")["preactivation_gradient_norm"]
