@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 RUN := runs/depth
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo tensorboard test lint benchmark clean
 
