@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -46,15 +46,6 @@ ELEMENTWISE = [key for key, activation in catalogue.CATALOGUE.items() if activat
 
 def predict(activation: theory.ActivationLike, initialisation: str, depth: int = DEPTH) -> theory.Profile:
     return theory.profile(activation, initialisations.get(initialisation).layers([WIDTH] * (depth + 1)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads save nothing here, and where the cores are busy they wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # Expectations

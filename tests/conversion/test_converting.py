@@ -113,7 +113,7 @@ def test_copies_and_pickles(make, copied_by):
     assert_same_results(twin, model, torch.randn(3, 2))
 
 
-@pytest.mark.parametrize("model", [None, nn.ReLU, F.relu, [nn.ReLU()]], ids=repr)
+@pytest.mark.parametrize("model", [None, nn.ReLU, F.relu, [nn.ReLU()]])
 def test_model_that_is_no_module(model):
     with pytest.raises(TypeError, match=r"^model: expected a torch.nn.Module, got "):
         convert(model)

@@ -145,7 +145,6 @@ def test_modules_that_contain_others_are_not_swapped():
         ({nn.ReLU: lambda: 3}, TypeError, "^mapping: expected values .* for torch.nn.ReLU, which returned 3$"),
         ({nn.ReLU: lambda: 1 / 0}, ZeroDivisionError, "division"),
     ],
-    ids=repr,
 )
 def test_bad_mapping_changes_nothing(mapping, error, message):
     model = nn.Sequential(nn.Sigmoid(), nn.ReLU())

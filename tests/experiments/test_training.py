@@ -13,14 +13,6 @@ SMALL = RunSettings(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_the_digits_are_split_and_standardised_once_and_for_all():
     data = digits.load()
     assert data.train_images.shape == (1500, 64)
