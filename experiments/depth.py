@@ -32,6 +32,7 @@ from experiments.training import (
     curve_table,
     layer_table,
 )
+from torchact import catalogue
 
 RUN_COLUMNS = KEY_COLUMNS | {
     "status": "finished, diverged at step n (loss NaN or infinite), or failed",
@@ -213,8 +214,8 @@ def _sentence(combination: tuple[str, str], outcome: pd.DataFrame, beginning: st
     ratio, accuracy = outcome.loc[combination]
     activation, initialisation = combination
     return (
-        f"{beginning} {activation} networks with {initialisation} initialisation: the first layer receives {ratio:.1e} "
-        f"of what the last hidden layer does, and {accuracy:.0%} of the test images come out right (chance: 10%)."
+        f"{beginning} {catalogue.get(activation).name} networks with {initialisation.capitalize()} initialisation: the "
+        f"first layer receives {ratio:.2g} times what the last hidden layer does, and {accuracy:.0%} of the test images come out right (chance: 10%)."
     )
 
 
