@@ -17,6 +17,7 @@ from tests.conftest import (
     assert_grad_within_ulp,
     assert_same,
     assert_value_within_ulp,
+    assert_within_ulp,
     extremes,
     leaf,
     noise_like,
@@ -159,6 +160,17 @@ def test_the_surrogate_gradient_of_extreme_values_is_finite_zero_at_nan_and_the_
     assert_grad_within_ulp(surrogate_case, x, torch.ones_like(x), grad_input)
     by_functorch = torch.func.grad(lambda x: surrogate_case.ours(x).sum())(x)
     assert_grad_within_ulp(surrogate_case, x, torch.ones_like(x), by_functorch)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_surrogate_gradient_of_half_types_is_rounded_only_once_on_every_path(surrogate_case, dtype):
+    x = preactivations(dtype)[1:3]  # where rounding in float32 does not count
+    expected = surrogate_case.derivative(x)
+    x = leaf(x)
+    for create_graph in (False, True):
+        (grad_input,) = torch.autograd.grad(surrogate_case.ours(x).sum(), x, create_graph=create_graph)
+        assert_within_ulp(grad_input, expected, ulp=0.51)
+    assert_within_ulp(torch.func.grad(lambda x: surrogate_case.ours(x).sum())(x.detach()), expected, ulp=0.51)
 
 
 @pytest.mark.parametrize("value", [1.0, math.inf, math.nan])
