@@ -215,8 +215,8 @@ def _sentence(combination: tuple[str, str], outcome: pd.DataFrame, beginning: st
     activation, initialisation = combination
     return (
         f"{beginning} {catalogue.get(activation).name} networks with {initialisation.capitalize()} initialisation: the "
-        f"first layer receives {ratio:.2g} times what the last hidden layer does, and {accuracy:.0%} of the test images "
-        "come out right (chance: 10%)."
+        f"first layer receives {ratio:.2g} times what the last hidden layer does, and {accuracy:.0%} of the test "
+        "images come out right (chance: 10%)."
     )
 
 
