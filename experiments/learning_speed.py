@@ -25,30 +25,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments import style, sweep
+from experiments import learning_speed_pictures, style, sweep
+from experiments.learning_speed_plan import Plan
 from experiments.results import ResultsFolder
 from experiments.training import (
     CURVE_COLUMNS,
     KEY_COLUMNS,
     LAYER_COLUMNS,
     RunResult,
-    RunSettings,
     curve_table,
     layer_table,
 )
-from torchact import catalogue, initialisations
-
-#: The activations and initialisations that the deepest network is given one after the other.
-CURE = (("sigmoid", "default"), ("sigmoid", "xavier"), ("relu", "default"), ("relu", "he"))
+from torchact import catalogue
 
 RUN_COLUMNS = KEY_COLUMNS | {
     "status": "finished, diverged at step n (loss NaN or infinite), or failed",
@@ -63,36 +55,14 @@ RUN_COLUMNS = KEY_COLUMNS | {
 _WHOLE = {"steps_to_accuracy": "Int64"}
 _NUMBERS = dict.fromkeys(("initial_speed_ratio", "speed_ratio", "train_loss", "test_accuracy"), "float64")
 
-SPEED = "speed of learning ‖∂L/∂b‖"
-WEIGHT_SPEED = "‖∂L/∂W‖"
-
+#: In the ``--quick`` version a run ends after this many steps at the latest.
 QUICK_STEPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Plan):
     """Vanishing against training: speed of learning of each layer, steps to an accuracy, final accuracy, and a cure."""
 
-    activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "leaky_relu")
-    """Activations of the hidden layers: any in the catalogue."""
-    initialisation: str = "xavier"
-    """The one initialisation with which activations are compared: default (torch's own), xavier, he, orthogonal."""
-    depths: tuple[int, ...] = (1, 2, 3, 5, 10)
-    """Numbers of hidden layers. The deepest network is the one that is cured."""
-    accuracy: float = 0.8
-    """Fraction of the test images to classify correctly: the steps that it takes to get there are counted."""
-    seeds: int = 3
-    """Runs of each combination, with seeds 0, 1, 2, …"""
-    width: int = 100
-    """Units in each hidden layer."""
-    steps: int = 500
-    """Optimiser steps of each run."""
-    batch_size: int = 64
-    """Images a step."""
-    learning_rate: float = 0.1
-    """Of plain stochastic gradient descent."""
-    every: int = 10
-    """Steps between measurements; steps to an accuracy are multiples of it."""
     workers: int = dataclasses.field(default_factory=sweep.default_workers)
     """Processes that share the runs; the numbers do not depend on it."""
     out: Path = Path("runs/learning-speed")
@@ -104,46 +74,9 @@ class Settings:
         if self.quick:
             object.__setattr__(self, "seeds", 1)
             object.__setattr__(self, "steps", min(self.steps, QUICK_STEPS))
-        for name in ("activations", "depths"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: expected at least one")
-        for name in ("seeds", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {getattr(self, name)}")
-        if not 0 < self.accuracy <= 1:
-            raise ValueError(f"accuracy: expected a fraction above 0 and at most 1, got {self.accuracy}")
-        keys = dict.fromkeys(catalogue.get(name, "activations").key for name in self.activations)
-        object.__setattr__(self, "activations", tuple(keys))
-        object.__setattr__(self, "initialisation", initialisations.get(self.initialisation).key)
-        _ = self.runs  # each validates itself
-
-    @property
-    def deepest(self) -> int:
-        """The number of hidden layers of the network that is cured."""
-        return max(self.depths)
-
-    @property
-    def runs(self) -> list[RunSettings]:
-        """The settings of every run: the comparison of activations, then those of the cure that it does not contain."""
-        compared = itertools.product(self.activations, [self.initialisation], self.depths)
-        cured = ((activation, initialisation, self.deepest) for activation, initialisation in CURE)
-        shared = {name: getattr(self, name) for name in ("width", "steps", "batch_size", "learning_rate", "every")}
-        runs = (
-            RunSettings(activation=activation, initialisation=initialisation, depth=depth, seed=seed, **shared)
-            for activation, initialisation, depth in (*compared, *cured)
-            for seed in range(self.seeds)
-        )
-        return list(dict.fromkeys(runs))
-
-    def compared(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of a table whose runs compare activations."""
-        return table[(table["initialisation"] == self.initialisation) & table["activation"].isin(self.activations)]
-
-    def cured(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of a table whose runs belong to the cure, in its order."""
-        deep = table[table["depth"] == self.deepest]
-        stages = [deep[(deep["activation"] == name) & (deep["initialisation"] == draw)] for name, draw in CURE]
-        return pd.concat(stages)
+        if self.workers < 1:
+            raise ValueError(f"workers: expected a whole number of at least 1, got {self.workers}")
+        super().__post_init__()
 
 
 def main(settings: Settings) -> None:
@@ -158,10 +91,11 @@ def main(settings: Settings) -> None:
     folder.write_table("layers", layers, KEY_COLUMNS | LAYER_COLUMNS)
     folder.write_table("curves", curves, KEY_COLUMNS | CURVE_COLUMNS)
     folder.write_table("runs", runs, RUN_COLUMNS)
-    pictures = draw_all(runs, layers, curves, settings, folder)
+    outcomes = outcome(runs)
+    pictures = learning_speed_pictures.draw_all(_ran(runs), outcomes, layers, curves, settings, folder)
     finding = describe(runs, settings)
     folder.write_summary("summary", summarise(settings, runs, finding, len(jobs)))
-    for title, part in _parts(runs, settings).items():
+    for title, part in _parts(outcomes, settings).items():
         console.print(outcome_table(title, part, settings), "")
     console.print(*finding, sep="\n", highlight=False)
     console.print("\nPictures:", *(str(path) for path in pictures.values()), highlight=False, soft_wrap=True)
@@ -230,11 +164,11 @@ def _ran(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[~runs["status"].str.startswith("failed")]
 
 
-def _parts(runs: pd.DataFrame, settings: Settings) -> dict[str, pd.DataFrame]:
-    """Return the two parts of the experiment, each with a title, as far as there are runs of it."""
+def _parts(outcomes: pd.DataFrame, settings: Settings) -> dict[str, pd.DataFrame]:
+    """Return the outcomes of the two parts of the experiment, each with a title, as far as there are any."""
     parts = {
-        f"The same initialisation ({settings.initialisation.capitalize()}) for all": settings.compared(_ran(runs)),
-        "One network: only activation and initialisation change": settings.cured(_ran(runs)),
+        f"The same initialisation ({settings.initialisation.capitalize()}) for all": settings.compared(outcomes),
+        "One network: only activation and initialisation change": settings.cured(outcomes),
     }
     return {title: part for title, part in parts.items() if len(part)}
 
@@ -242,7 +176,8 @@ def _parts(runs: pd.DataFrame, settings: Settings) -> dict[str, pd.DataFrame]:
 def outcome(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each activation, initialisation and depth, over its seeds; infinite steps mean "never"."""
     return (
-        runs.groupby(["activation", "initialisation", "depth"], sort=False)
+        _ran(runs)
+        .groupby(["activation", "initialisation", "depth"], sort=False)
         .agg(
             runs=("status", "size"),
             finished=("status", lambda statuses: int((statuses == "finished").sum())),
@@ -258,7 +193,7 @@ def outcome(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def outcome_table(title: str, runs: pd.DataFrame, settings: Settings) -> Table:
+def outcome_table(title: str, outcomes: pd.DataFrame, settings: Settings) -> Table:
     """Return a table of one part of the experiment: a row for each activation, initialisation and depth."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("activation", "init."):
@@ -266,7 +201,7 @@ def outcome_table(title: str, runs: pd.DataFrame, settings: Settings) -> Table:
     speeds = ("1st÷last\nat first", "1st÷last\nin training")
     for heading in ("layers", *speeds, f"steps\nto {settings.accuracy:.0%}", "test\naccuracy"):
         table.add_column(heading, justify="right")
-    rows = outcome(runs).to_dict("records")
+    rows = outcomes.to_dict("records")
     table.caption = "1st÷last: speed of learning of the first hidden layer by that of the last"
     table.caption_justify = "left"
     for row, following in itertools.zip_longest(rows, rows[1:]):
@@ -293,7 +228,8 @@ def _steps_in_words(row: Mapping[str, Any], limit: int) -> str:
 
 def describe(runs: pd.DataFrame, settings: Settings) -> list[str]:
     """Return the finding in words: slow, long, compromised, and the cure."""
-    comparison, cure = outcome(settings.compared(_ran(runs))), outcome(settings.cured(_ran(runs)))
+    outcomes = outcome(runs)
+    comparison, cure = settings.compared(outcomes), settings.cured(outcomes)
     sentences = []
     if len(comparison):
         deepest = comparison[comparison["depth"] == comparison["depth"].max()]
@@ -357,196 +293,12 @@ def _and(items: Iterable[object]) -> str:
 
 def summarise(settings: Settings, runs: pd.DataFrame, finding: Sequence[str], planned: int) -> dict[str, object]:
     """Return what the summary JSON holds; steps are null where the median run did not get there."""
-    ran = _ran(runs)
+    outcomes = outcome(runs)
     return {
         "finding": " ".join(finding),
         "runs_planned": planned,
         "runs_done": len(runs),
         "settings": dataclasses.asdict(settings),
-        "comparison": outcome(settings.compared(ran)).to_dict("records"),
-        "cure": outcome(settings.cured(ran)).to_dict("records"),
+        "comparison": settings.compared(outcomes).to_dict("records"),
+        "cure": settings.cured(outcomes).to_dict("records"),
     }
-
-
-def draw_all(
-    runs: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame, settings: Settings, folder: ResultsFolder
-) -> dict[str, Path]:
-    """Draw and write every picture that there are runs for; return their paths by name."""
-    comparison, cure = settings.compared(_ran(runs)), settings.cured(_ran(runs))
-    figures = {}
-    if len(comparison):
-        figures["speed_by_layer"] = speeds(settings.compared(layers), "bias_gradient_norm", SPEED)
-        figures["weight_speed_by_layer"] = speeds(settings.compared(layers), "weight_gradient_norm", WEIGHT_SPEED)
-        figures["learning_curves"] = learning_curves(settings.compared(curves), settings)
-        figures["outcome_by_depth"] = outcome_by_depth(comparison, settings)
-    if len(cure):
-        figures["cure"] = before_and_after(settings.cured(curves), settings.cured(layers), settings)
-    return {name: folder.write_picture(name, figure) for name, figure in figures.items()}
-
-
-def speeds(layers: pd.DataFrame, column: str, label: str) -> Figure:
-    """Draw each layer's gradient norm over training in the deepest networks: a panel an activation, a line a layer.
-
-    Args:
-        layers: the layers of the runs that compare activations.
-        column: which norm is drawn.
-        label: what it is called.
-    """
-    depth = int(layers["depth"].max())
-    deepest = layers[(layers["depth"] == depth) & (layers["layer"] <= depth)]
-    activations = list(deepest["activation"].unique())
-    shades = style.shades(depth)
-    look: dict[str, Any] = {"linewidth": 1.3, "marker": "o", "markersize": 2}  # a run that diverges may be one point
-    figure = Figure(figsize=(1.8 + 3.2 * len(activations), 5), layout="constrained")
-    panels = figure.subplots(1, len(activations), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, activation in zip(panels, activations, strict=True):
-        of_activation = deepest[deepest["activation"] == activation]
-        for layer, shade in enumerate(shades, start=1):
-            rows = of_activation[of_activation["layer"] == layer]
-            style.with_band(axes, rows, "step", column, band=False, color=shade, **look)
-        style.gradient_axes(axes, _speed_title(of_activation, column, depth), "optimiser steps", label)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
-        axes.label_outer()
-    colours = ScalarMappable(BoundaryNorm(np.arange(0.5, depth + 1), max(depth, 2)), ListedColormap(shades))
-    bar = figure.colorbar(colours, ax=list(panels), label="hidden layer (1 is nearest to the input)", aspect=30)
-    bar.set_ticks(range(1, depth + 1, math.ceil(depth / 12)))
-    bar.ax.invert_yaxis()
-    draw = layers["initialisation"].iloc[0].capitalize()
-    figure.suptitle(
-        f"Each layer during training, {depth} hidden layers, {draw} initialisation: {label}, "
-        "the norm of the batch's mean gradient"
-    )
-    return figure
-
-
-def _speed_title(layers: pd.DataFrame, column: str, depth: int) -> str:
-    """Return a panel's title: the activation, and how the first layer compares with the last."""
-    norms = layers.pivot_table(index=["seed", "step"], columns="layer", values=column)
-    ratios = (norms[1] / norms[depth].where(norms[depth] > 0)).groupby("seed")
-    first, middle = style.geometric_mean(ratios.first()), style.geometric_mean(ratios.median())
-    name = catalogue.get(layers["activation"].iloc[0]).name
-    return f"{name}\nlayer 1 ÷ layer {depth}:\n{first:.2g} at first, median {middle:.2g}"
-
-
-def learning_curves(curves: pd.DataFrame, settings: Settings) -> Figure:
-    """Draw test accuracy over training: a panel an activation, a line a depth with a band over seeds."""
-    activations, depths = list(curves["activation"].unique()), sorted(curves["depth"].unique())
-    shades = dict(zip(depths, style.shades(len(depths)), strict=True))
-    figure = Figure(figsize=(1.2 + 3.2 * len(activations), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(activations), sharey=True, squeeze=False)[0]
-    for axes, activation in zip(panels, activations, strict=True):
-        for depth, group in curves[curves["activation"] == activation].groupby("depth"):
-            style.with_band(axes, group, "step", "test_accuracy", log=False, color=shades[depth], label=str(depth))
-        _draw_target(axes, settings)
-        style.accuracy_axes(axes, catalogue.get(activation).name, "optimiser steps")
-        axes.label_outer()
-    handles, labels = panels[0].get_legend_handles_labels()
-    title = "hidden layers"
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, title=title)
-    figure.suptitle(_conditions("Test accuracy during training", settings))
-    return figure
-
-
-def _conditions(subject: str, settings: Settings) -> str:
-    seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
-    return (
-        f"{subject}: {settings.initialisation.capitalize()} initialisation, "
-        f"learning rate {settings.learning_rate:g}, {seeds}"
-    )
-
-
-def _draw_target(axes: Axes, settings: Settings) -> None:
-    axes.axhline(settings.accuracy, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
-    across = axes.get_yaxis_transform()
-    text = f"target {settings.accuracy:.0%}"
-    axes.text(1, settings.accuracy - 0.01, text, transform=across, ha="right", va="top", fontsize=8)
-
-
-def outcome_by_depth(runs: pd.DataFrame, settings: Settings) -> Figure:
-    """Draw the steps to the accuracy, and the accuracy after training, against depth: a line an activation."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    activations = list(runs["activation"].unique())
-    # Markers at the same height are set apart, so that they do not hide each other.
-    apart = 0.013 * max(runs["depth"].max() - runs["depth"].min(), 1)
-    for place, activation in enumerate(activations):
-        rows = runs[runs["activation"] == activation]
-        look: dict[str, Any] = {"color": style.colour(activation), "label": catalogue.get(activation).name}
-        shift = apart * (place - (len(activations) - 1) / 2)
-        _draw_steps(left, rows, settings, shift, **look)
-        shifted = rows.assign(depth=rows["depth"] + shift)
-        style.with_band(right, shifted, "depth", "test_accuracy", log=False, marker="o", markersize=5, **look)
-    _label_steps_axes(left, settings)
-    _draw_target(right, settings)
-    style.accuracy_axes(right, f"Compromised: accuracy after {settings.steps:,} steps", "hidden layers")
-    for axes in (left, right):
-        axes.set_xticks(sorted(runs["depth"].unique()))
-    handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle(_conditions("What vanishing does to training", settings))
-    return figure
-
-
-_ABOVE = 1.5  #: where runs that did not get there are drawn, in units of the limit
-
-
-def _draw_steps(axes: Axes, runs: pd.DataFrame, settings: Settings, shift: float, **look: Any) -> None:
-    """Draw medians over seeds, and the seeds as dots.
-
-    A median that was not reached is hollow and above the limit, at the end of a dotted line.
-    """
-    never = settings.steps * _ABOVE
-    medians = runs.groupby("depth")["steps_to_accuracy"].apply(median_steps)
-    reached = np.isfinite(medians.to_numpy())
-    places, heights = medians.index.to_numpy() + shift, style.positive(medians.clip(upper=never).tolist())
-    axes.plot(places, heights, color=look["color"], linewidth=1, linestyle=":")
-    axes.plot(places, np.where(reached, heights, np.nan), marker="o", markersize=5, **look)
-    seeds = style.positive(runs["steps_to_accuracy"].to_numpy(dtype=float, na_value=never).tolist())
-    axes.plot(runs["depth"] + shift, seeds, ".", color=look["color"], alpha=0.4, markersize=4)
-    hollow: dict[str, Any] = {"marker": "o", "markersize": 7, "linestyle": "none", "markerfacecolor": "white"}
-    axes.plot(places[~reached], heights[~reached], color=look["color"], **hollow)
-
-
-def _label_steps_axes(axes: Axes, settings: Settings) -> None:
-    """Label the axes of steps, with ticks up to the limit and a grey band above it, where there is no number."""
-    limit = settings.steps
-    ticks = [digit * 10**power for power in range(len(str(limit))) for digit in (1, 2, 5)]
-    lowest, highest = min(settings.every, limit) / _ABOVE, limit * _ABOVE**3
-    axes.set_yscale("log")
-    axes.set_yticks([tick for tick in ticks if lowest <= tick <= limit], minor=False)
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(lowest, highest)
-    axes.axhspan(limit, highest, color="#eeeeee", zorder=0)
-    across = axes.get_yaxis_transform()
-    axes.text(0.02, limit * _ABOVE**2, f"not in {limit:,} steps", transform=across, va="center", fontsize=9)
-    axes.set_xlabel("hidden layers")
-    axes.set_ylabel("optimiser steps")
-    axes.set_title(f"Long: steps to {settings.accuracy:.0%} test accuracy", fontsize=11)
-    style.tidy(axes)
-
-
-def before_and_after(curves: pd.DataFrame, layers: pd.DataFrame, settings: Settings) -> Figure:
-    """Draw one network's accuracy over training at each stage of the cure, beside the gradient it started with."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    initial = layers[(layers["step"] == 0) & (layers["layer"] <= settings.deepest)]
-    for stage, (activation, initialisation) in enumerate(CURE, start=1):
-        look = style.line(initialisation) | {"color": style.colour(activation)}
-        rows = curves[(curves["activation"] == activation) & (curves["initialisation"] == initialisation)]
-        label = f"{stage}. {style.label(activation, initialisation)}"
-        spaced = max(1, rows["step"].nunique() // 10)
-        style.with_band(left, rows, "step", "test_accuracy", log=False, label=label, markevery=spaced, **look)
-        rows = initial[(initial["activation"] == activation) & (initial["initialisation"] == initialisation)]
-        style.with_band(right, rows, "layer", "bias_gradient_norm", **look)
-    _draw_target(left, settings)
-    style.accuracy_axes(left, "Accuracy during training", "optimiser steps")
-    style.gradient_axes(right, "Speed of learning at initialisation", style.LAYER, SPEED)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, handlelength=3.5)
-    figure.suptitle(
-        f"One network with {settings.deepest} hidden layers: the same images, optimiser and learning rate; "
-        "only activation and initialisation change",
-        fontsize=13,
-    )
-    return figure

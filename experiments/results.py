@@ -1,14 +1,15 @@
-"""Where an experiment's results go: one folder with a CSV, a JSON, pictures, and a sentence of finding."""
+"""Where an experiment's results go: one folder with CSV tables, a JSON, pictures, and a sentence of finding."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 
 
@@ -51,25 +52,28 @@ class ResultsFolder:
             raise ValueError(f"columns: described {sorted(columns)}, but the table has {sorted(table.columns)}")
         header = "".join(f"# {column}: {meaning}\n" for column, meaning in columns.items())
         body = table.to_csv(columns=list(columns), index=False, lineterminator="\n")
-        return self._replace(f"{name}.csv", (header + body).encode())
+        return self._replace(f"{name}.csv", lambda temporary: temporary.write_bytes((header + body).encode()))
 
     def write_summary(self, name: str, summary: Mapping[str, Any]) -> Path:
         """Write ``summary`` as ``<name>.json``; NaN and infinities, which JSON lacks, become null."""
         text = json.dumps(_jsonable(summary), indent=2, ensure_ascii=False, allow_nan=False)
-        return self._replace(f"{name}.json", (text + "\n").encode())
+        return self._replace(f"{name}.json", lambda temporary: temporary.write_bytes((text + "\n").encode()))
 
     def write_picture(self, name: str, figure: Figure) -> Path:
         """Write ``figure`` as ``<name>.png``."""
-        path = self.path / f"{name}.png"
-        temporary = self.path / f".{name}.png"
-        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
-        temporary.replace(path)
-        return path
+        return self._replace(
+            f"{name}.png", lambda temporary: figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
+        )
 
-    def _replace(self, name: str, content: bytes) -> Path:
+    def write_animation(self, name: str, animation: Animation) -> Path:
+        """Write ``animation``, which brings its own speed, as ``<name>.gif``."""
+        return self._replace(f"{name}.gif", lambda temporary: animation.save(temporary, writer="pillow", dpi=80))
+
+    def _replace(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Have a temporary file written, and put it in the place of ``name`` once it is whole."""
         path = self.path / name
         temporary = self.path / f".{name}"
-        temporary.write_bytes(content)
+        write(temporary)
         temporary.replace(path)
         return path
 

@@ -1,10 +1,14 @@
-"""How the experiments' pictures look: a colour an activation, a dash pattern an initialisation, logs that survive 0."""
+"""How the experiments' pictures and tables look.
+
+An activation has its colour and an initialisation its dash pattern; log axes survive zeros and the ends of float64's
+range; long tables and chains leave out their middle.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 from torchact import catalogue, initialisations
 
@@ -28,6 +33,10 @@ _LINES = dict(
     )
 )
 
+Row = TypeVar("Row")
+
+#: What a log axis can show: matplotlib places ticks beyond an axis, and they must stay within float64's range too.
+SMALLEST_DRAWN, LARGEST_DRAWN = 1e-200, 1e200
 
 #: The label of an axis of layers.
 LAYER = "layer (1 is nearest to the input)"
@@ -62,10 +71,20 @@ def geometric_mean(values: pd.Series) -> float:
     return float(np.exp(np.log(values).mean())) if (values > 0).all() else 0.0
 
 
-def positive(values: Sequence[float]) -> np.ndarray:
-    """Return the values with NaN in place of zeros and negative numbers, which a log axis cannot show."""
+def positive(values: ArrayLike) -> np.ndarray:
+    """Return the values with NaN for what a log axis cannot show: zeros, negative numbers, the ends of the range."""
     array = np.asarray(values, dtype=float)
-    return np.where(array > 0, array, np.nan)
+    return np.where((array > SMALLEST_DRAWN) & (array < LARGEST_DRAWN), array, np.nan)
+
+
+def curve(points: int) -> str:
+    """Return matplotlib's format of a curve through so many points: as long as they can be told apart, with dots."""
+    return "o-" if points <= 60 else "-"
+
+
+def ends(rows: Sequence[Row], first: int, last: int) -> list[Row | None]:
+    """Return the first and the last rows, with None in place of those between."""
+    return [*rows] if len(rows) <= first + last else [*rows[:first], None, *rows[-last:]]
 
 
 def tidy(axes: Axes) -> None:

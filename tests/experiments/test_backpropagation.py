@@ -9,12 +9,17 @@ import torch
 import tyro
 
 import torchact
-from experiments import backpropagation
-from experiments.backpropagation import Parameters, Settings
+from experiments import backpropagation, backpropagation_chain, backpropagation_pictures
+from experiments.backpropagation import Settings
+from experiments.backpropagation_chain import Parameters
 from torchact import catalogue
 
 ELEMENTWISE = [key for key, activation in catalogue.CATALOGUE.items() if activation.elementwise]
-METHODS = [backpropagation.by_hand, backpropagation.by_functions, backpropagation.by_finite_differences]
+METHODS = [
+    backpropagation_chain.by_hand,
+    backpropagation_chain.by_functions,
+    backpropagation_chain.by_finite_differences,
+]
 
 # The worked example: x = 0.1, T = 0.25, two sigmoid neurons.
 DERIVATIVES = {
@@ -82,8 +87,8 @@ def test_ratio_of_learning_speeds_is_what_going_back_through_a_neuron_costs():
 
 def test_mean_squared_error_of_torch_lacks_the_half():
     settings = Settings()
-    leaves = [parameter.requires_grad_() for parameter in backpropagation.initial_parameters(settings)]
-    output = backpropagation.forward(Parameters(*leaves), settings.x, torchact.functional.sigmoid)[1][-1]
+    leaves = [parameter.requires_grad_() for parameter in backpropagation_chain.initial_parameters(settings)]
+    output = backpropagation_chain.forward(Parameters(*leaves), settings.x, torchact.functional.sigmoid)[1][-1]
     loss = torch.nn.MSELoss()(output, torch.tensor(settings.target, dtype=torch.float64))
     doubled = torch.cat(torch.autograd.grad(loss, leaves)).tolist()
     assert doubled == exactly([2 * derivative for derivative in DERIVATIVES.values()])
@@ -100,7 +105,7 @@ def test_softmax_of_the_published_example():
 @pytest.mark.parametrize("neurons", [1, 2, 5])
 def test_three_ways_agree_for_any_activation_and_length(activation, neurons):
     settings = Settings(activation=activation, neurons=neurons, x=-0.3, weights=(0.8, -1.2), biases=(0.3, 0.5))
-    parameters = backpropagation.initial_parameters(settings)
+    parameters = backpropagation_chain.initial_parameters(settings)
     by_hand, by_functions, by_differences = (as_list(method(parameters, settings)) for method in METHODS)
     assert len(by_hand) == 2 * neurons
     assert by_functions == exactly(by_hand)
@@ -108,14 +113,14 @@ def test_three_ways_agree_for_any_activation_and_length(activation, neurons):
 
 
 def test_longer_chains_begin_with_the_given_neurons_and_depend_on_the_seed_alone():
-    shorter, longer = (backpropagation.initial_parameters(Settings(neurons=neurons)) for neurons in (4, 7))
+    shorter, longer = (backpropagation_chain.initial_parameters(Settings(neurons=neurons)) for neurons in (4, 7))
     assert longer.weights[:2].tolist() == [0.15, 0.45]
     assert longer.biases[:2].tolist() == [0.4, 0.65]
     assert torch.equal(torch.stack(longer)[:, :4], torch.stack(shorter))
     assert all(0 <= drawn < 1 for drawn in torch.stack(longer)[:, 2:].flatten().tolist())
-    other = backpropagation.initial_parameters(Settings(neurons=7, seed=1))
+    other = backpropagation_chain.initial_parameters(Settings(neurons=7, seed=1))
     assert not torch.equal(other.weights, longer.weights)
-    assert backpropagation.initial_parameters(Settings(neurons=1)).weights.tolist() == [0.15]
+    assert backpropagation_chain.initial_parameters(Settings(neurons=1)).weights.tolist() == [0.15]
 
 
 def test_small_error_ends_the_iteration_and_so_does_the_limit():
@@ -144,7 +149,8 @@ def test_findings_say_why_and_pictures_survive(settings, why):
     finding = backpropagation.finding(settings, results)
     assert re.search(why, finding), finding
     assert "nan" not in finding
-    backpropagation.draw(settings, results).savefig(io.BytesIO(), format="png", dpi=30)
+    picture = backpropagation_pictures.draw(settings, *results, small_error=settings.small_error)
+    picture.savefig(io.BytesIO(), format="png", dpi=30)
 
 
 def test_binary_step_has_zero_derivatives_and_no_ratio():

@@ -10,7 +10,7 @@ import pytest
 import tyro
 from PIL import Image
 
-from experiments import gradient_descent
+from experiments import gradient_descent, gradient_descent_pictures, gradient_descent_problem
 from experiments.gradient_descent import Settings
 
 TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
@@ -35,7 +35,7 @@ def weights(settings, steps):
 def test_known_runs(x, curvature, regime, expected):
     settings = Settings(x=x)
     assert settings.curvature == pytest.approx(curvature, rel=1e-12)
-    assert gradient_descent.regime(settings) == regime
+    assert gradient_descent_problem.regime(settings) == regime
     assert weights(settings, len(expected)) == pytest.approx([0.2, *expected], rel=0, abs=1e-12)
 
 
@@ -55,8 +55,8 @@ def test_run_follows_the_closed_form(x, reduction):
 def test_mean_divides_the_curvature_by_the_number_of_inputs():
     summed, averaged = Settings(x=TENTHS), Settings(x=TENTHS, reduction="mean")
     assert averaged.curvature == pytest.approx(summed.curvature / 10, rel=1e-12)
-    assert gradient_descent.regime(summed) == "diverging"
-    assert gradient_descent.regime(averaged) == "from one side"
+    assert gradient_descent_problem.regime(summed) == "diverging"
+    assert gradient_descent_problem.regime(averaged) == "from one side"
     slower = dataclasses.replace(summed, learning_rate=0.04)
     assert weights(averaged, 5) == pytest.approx(weights(slower, 5), rel=0, abs=1e-12)
 
@@ -73,7 +73,7 @@ def test_mean_divides_the_curvature_by_the_number_of_inputs():
 def test_regime_where_rounding_leaves_the_factor_a_little_off(x, regime):
     settings = Settings(x=x)
     assert settings.factor not in (0, -1)
-    assert gradient_descent.regime(settings) == regime
+    assert gradient_descent_problem.regime(settings) == regime
 
 
 @pytest.mark.parametrize("curvature", [1e-3, 0.1, 1 / 3, 1.25, math.pi, 1e6])
@@ -82,7 +82,7 @@ def test_regime_changes_at_the_two_rates_whatever_the_rounding(curvature):
     best, largest = at_unit_rate.one_step_rate, at_unit_rate.largest_rate
     assert (best, largest) == pytest.approx((1 / (2 * curvature), 1 / curvature))
     rates = [0.99 * best, best, 1.01 * best, 0.99 * largest, largest, 1.01 * largest]
-    names = [gradient_descent.regime(dataclasses.replace(at_unit_rate, learning_rate=rate)) for rate in rates]
+    names = [gradient_descent_problem.regime(dataclasses.replace(at_unit_rate, learning_rate=rate)) for rate in rates]
     assert names == ["from one side", "in one step", "oscillating", "oscillating", "cycling", "diverging"]
 
 
@@ -99,7 +99,7 @@ def test_comparison_counts_what_the_closed_form_predicts():
 def test_prediction_of_a_rate_too_small_to_see():
     settings = Settings(learning_rate=1e-18)
     assert settings.factor == 1
-    assert gradient_descent.predicted_iterations(settings) == pytest.approx(math.log(1e6) / 4e-18)
+    assert gradient_descent_problem.predicted_iterations(settings) == pytest.approx(math.log(1e6) / 4e-18)
 
 
 def test_divergence_ends_where_float64_does():
@@ -124,7 +124,7 @@ def test_divergence_ends_where_float64_does():
 def test_pictures_survive_zeros_and_overflow(settings):
     table, comparison = gradient_descent.run(settings), gradient_descent.compare(settings)
     assert gradient_descent.finding(settings, table, comparison).endswith(".")
-    gradient_descent.draw(settings, table, comparison).savefig(io.BytesIO(), format="png", dpi=30)
+    gradient_descent_pictures.draw(settings, table, comparison).savefig(io.BytesIO(), format="png", dpi=30)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rich.console import Console
 from experiments import __main__ as command_line
 from experiments import learning_speed, sweep
 from experiments.learning_speed import Settings, describe, median_steps, outcome, run_table, steps_to_accuracy
+from experiments.learning_speed_plan import CURE
 from experiments.training import LAYER_COLUMNS, RunResult, RunSettings, layer_table
 
 PICTURES = ("speed_by_layer", "weight_speed_by_layer", "learning_curves", "outcome_by_depth", "cure")
@@ -123,7 +124,7 @@ def test_sigmoids_first_layer_learns_slower_than_its_last(finished):
 def test_the_cures_last_stage_alone_trains(finished):
     summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
     stages = [(stage["activation"], stage["initialisation"]) for stage in summary["cure"]]
-    assert stages == list(learning_speed.CURE)
+    assert stages == list(CURE)
     assert all(stage["test_accuracy"] < 0.3 and stage["reached"] == 0 for stage in summary["cure"][:-1])
     assert summary["cure"][-1]["test_accuracy"] > 0.8
     assert summary["cure"][-1]["reached"] == 1
@@ -132,16 +133,14 @@ def test_the_cures_last_stage_alone_trains(finished):
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.9, "Cured: "), (0.7, "Not cured: ")])
 def test_a_network_that_is_not_cured_is_not_called_so(accuracy, verdict):
-    stages = [
-        result((0.1, accuracy if stage == learning_speed.CURE[-1] else 0.1), *stage) for stage in learning_speed.CURE
-    ]
+    stages = [result((0.1, accuracy if stage == CURE[-1] else 0.1), *stage) for stage in CURE]
     finding = describe(run_table(stages, accuracy=0.8), Settings(depths=(2,)))
     assert finding[-1].startswith(verdict)
 
 
 def test_the_runs_of_the_cure_differ_in_activation_and_initialisation_alone():
     settings = Settings(depths=(2, 8))
-    cure = [run for run in settings.runs if (run.activation, run.initialisation) in learning_speed.CURE]
+    cure = [run for run in settings.runs if (run.activation, run.initialisation) in CURE]
     same = {
         tuple(value for name, value in vars(run).items() if name not in ("activation", "initialisation"))
         for run in cure

@@ -4,7 +4,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
+from PIL import Image
 
 from experiments.results import ResultsFolder
 
@@ -40,6 +42,23 @@ def test_a_picture_is_a_png_and_leaves_nothing_else(tmp_path):
     path = ResultsFolder(tmp_path).write_picture("p", Figure())
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [entry.name for entry in tmp_path.iterdir()] == ["p.png"]
+
+
+def test_an_animation_is_a_gif_at_its_own_speed_and_an_old_one_survives_a_failed_write(tmp_path):
+    def draw_frame(frame):
+        figure.suptitle(f"{frame} of {1 / (3 - frame):.1f}")  # the fourth cannot be drawn
+        return []
+
+    figure = Figure(figsize=(1, 1))
+    folder = ResultsFolder(tmp_path)
+    path = folder.write_animation("a", FuncAnimation(figure, draw_frame, frames=3, interval=500))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.gif"]
+    whole = path.read_bytes()
+    with Image.open(path) as gif:
+        assert (gif.format, gif.n_frames, gif.info["duration"]) == ("GIF", 3, 500)
+    with pytest.raises(ZeroDivisionError):
+        folder.write_animation("a", FuncAnimation(figure, draw_frame, frames=4, interval=500))
+    assert path.read_bytes() == whole
 
 
 def test_an_old_file_survives_a_failed_write(tmp_path):
