@@ -120,4 +120,4 @@ def create(name: str) -> nn.Module:
         ValueError: no activation has that name.
     """
     activation = catalogue.get(name)
-    return MODULES[activation.key](dim=-1) if activation.key == "softmax" else MODULES[activation.key]()
+    return MODULES[activation.key](**({"dim": -1} if "dim" in activation.parameters else {}))

@@ -118,12 +118,23 @@ class TestSignals:
         assert layer.gradient.count == 3 * 4 * 8
         assert layer.parameter_gradients["weight"].count == 64
 
-    def test_tied_weights_belong_to_the_first_module_that_has_them(self):
+    def test_tied_weights_show_their_gradient_in_each_module_that_has_them(self):
         model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False), nn.Linear(8, 2))
         model[1].weight = model[0].weight
-        layers = by_name(monitored_step(model))
-        assert set(layers["0"].parameter_gradients) == {"weight"}
-        assert layers["1"].parameter_gradients == {}
+        reading = monitored_step(model)
+        first, second, _ = reading.learning_layers
+        assert first.parameter_gradients == second.parameter_gradients
+
+    def test_a_parametrised_layer_is_one_layer_and_owns_what_makes_its_weight(self):
+        model = nn.Sequential(
+            nn.utils.parametrizations.weight_norm(nn.Linear(8, 8, bias=False)),
+            nn.Tanh(),
+            nn.utils.parametrizations.spectral_norm(nn.Linear(8, 2)),
+        )
+        reading = monitored_step(model)
+        assert [layer.name for layer in reading.layers] == ["0", "1", "2"]
+        assert set(reading.layers[0].parameter_gradients) == {"weight.original0", "weight.original1"}
+        assert set(reading.layers[2].parameter_gradients) == {"bias", "weight.original"}
 
     def test_float32_underflow_is_measured_and_not_rounded_to_zero(self):
         """Sigmoid and torch's initialisation at 25 layers: ‖δ^1‖ is about 1e-22, where a float32 norm reports 0."""
@@ -251,14 +262,28 @@ class TestSteps:
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         inputs, targets = batch()
         with GradientMonitor(model, optimizer, every=1) as monitor:
-            for scale in (math.inf, 1.0):
+            for scale in (1.0, math.inf, 1.0, 1.0):
                 optimizer.zero_grad()
                 scaler.scale(F.cross_entropy(model(inputs), targets) * scale).backward()
                 scaler.step(optimizer)
                 scaler.update()
-        assert [reading.step for reading in monitor.history] == [0]
+        # The step after the skipped one is left out: what was seen of δ since step 0 holds the overflow.
+        assert [reading.step for reading in monitor.history] == [0, 2]
+        assert not any(layer.gradient.non_finite for reading in monitor.history for layer in reading.layers)
         expected = model[0].weight.grad.double().norm().item()
         assert monitor.history[-1].layers[0].parameter_gradients["weight"].norm == pytest.approx(expected)
+
+    def test_a_fused_optimiser_that_unscales_by_itself(self):
+        model = mlp()
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        twin = copy.deepcopy(model)
+        F.cross_entropy(twin(batch()[0]), batch()[1]).backward()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            scaler.scale(F.cross_entropy(model(batch()[0]), batch()[1])).backward()
+            scaler.step(optimizer)
+        measured = monitor.history[-1].layers[0].parameter_gradients["weight"].norm
+        assert measured == pytest.approx(twin[0].weight.grad.double().norm().item(), rel=1e-6)
 
     def test_lbfgs_with_a_closure(self):
         model = mlp()
@@ -275,7 +300,28 @@ class TestSteps:
             optimizer.step(closure)
             optimizer.step(closure)
         # The optimiser announces its step before it calls the closure, so a step's readings come with the next one.
+        assert [reading.step for reading in monitor.history] == [1]
         assert by_name(monitor.history[-1])["0"].gradient.norm > 0
+
+    def test_a_layer_keeps_its_place_when_others_are_skipped(self):
+        class Skipping(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+                self.skip = False
+
+            def forward(self, x):
+                x = self.first(x)
+                return self.last(x if self.skip else self.second(x))
+
+        model = Skipping()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            train_step(model, optimizer)
+            model.skip = True
+            train_step(model, optimizer)
+        assert [layer.label for layer in monitor.history[0].layers] == ["0000_first", "0001_second", "0002_last"]
+        assert [layer.label for layer in monitor.history[1].layers] == ["0000_first", "0002_last"]
 
 
 class TestOtherMachinery:
@@ -299,6 +345,29 @@ class TestOtherMachinery:
         names = [f"body.{index}" for index in range(7)] + ["head"]
         assert [measured[name] for name in names] == expected
 
+    def test_a_forward_pass_without_gradients_is_not_taken_for_a_checkpoints(self):
+        model = mlp()
+        optimizer = sgd(model)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            with torch.no_grad():
+                model(inputs)
+            F.cross_entropy(checkpoint(model, inputs, use_reentrant=False), targets).backward()
+            optimizer.step()
+        assert {layer.output.count for layer in monitor.history[-1].layers} == {4 * 8, 4 * 2}
+
+    def test_a_model_compiled_and_run_before_is_warned_of(self):
+        torch.compiler.reset()
+        model = mlp()
+        optimizer = sgd(model)
+        compiled = torch.compile(model, backend="eager")
+        train_step(compiled, optimizer)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            with pytest.warns(UserWarning, match="A compiled model ignores hooks that come after its first call"):
+                train_step(compiled, optimizer)
+            assert not monitor.history
+        torch.compiler.reset()
+
     def test_gradients_of_gradients_do_not_break_it(self):
         model = mlp(torchact.Tanh)
         optimizer = sgd(model)
@@ -320,7 +389,7 @@ class TestOtherMachinery:
         expected = per_sample(parameters, batch()[0])
         with GradientMonitor(model, every=1) as monitor:
             measured = per_sample(parameters, batch()[0])
-            assert monitor.record().layers == ()
+            assert monitor.record() is None
         for name, gradient in expected.items():
             assert torch.equal(gradient, measured[name])
 
@@ -395,6 +464,17 @@ class TestLeavesNoTrace:
         assert hook_count(model) == 0
         GradientMonitor(model).close()
 
+    def test_an_input_that_a_module_hands_back_keeps_no_hook(self):
+        model = nn.Sequential(nn.Identity(), nn.Linear(8, 2))
+        inputs = batch()[0].requires_grad_()
+        with GradientMonitor(model, every=1) as monitor:
+            model(inputs).sum().backward()
+            reading = monitor.record()
+            assert not inputs._backward_hooks
+            model(inputs)
+        assert reading.layers[0].gradient.norm == pytest.approx(inputs.grad.double().norm().item())
+        assert not inputs._backward_hooks
+
     def test_an_exception_in_the_block_closes_it(self):
         model = mlp()
         with pytest.raises(ZeroDivisionError), GradientMonitor(model, sgd(model)):
@@ -444,6 +524,10 @@ class TestBadInput:
             GradientMonitor(3)
         with pytest.raises(TypeError, match=r"optimizer: expected a torch\.optim\.Optimizer or None, got 'sgd'"):
             GradientMonitor(mlp(), "sgd")
+
+    def test_an_optimiser_of_another_model(self):
+        with pytest.raises(ValueError, match="optimizer: SGD holds none of the model's parameters"):
+            GradientMonitor(mlp(), sgd(mlp()))
 
     @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
     @pytest.mark.parametrize("name", ["every", "keep"])

@@ -77,6 +77,11 @@ def test_decay_is_the_slope_over_layers_of_like_shape():
     assert rules.decay_per_layer(network(4.0, 2.0, 1.0)) == pytest.approx(2.0, rel=1e-12)
 
 
+def test_decay_of_layers_that_all_differ_is_over_all_of_them():
+    layers = [layer(index, 0.5 ** (3 - index), shape=(9 - index,)) for index in range(4)]
+    assert rules.decay_per_layer(Reading(step=0, layers=tuple(layers))) == pytest.approx(0.5, rel=1e-12)
+
+
 def test_decay_needs_two_layers_with_a_gradient():
     assert math.isnan(rules.decay_per_layer(network(1.0)))
     assert math.isnan(rules.decay_per_layer(network(0.0, 1.0)))
@@ -146,6 +151,13 @@ def test_a_model_without_any_gradient_gets_no_verdict():
 def test_the_family_of_an_optimiser(optimizer, family):
     instance = optimizer and optimizer([torch.zeros(1, requires_grad=True)], lr=0.1)
     assert rules.optimizer_family(instance) == family
+
+
+def test_an_unknown_relative_is_known_by_its_name():
+    class AdamW8bit(torch.optim.Optimizer):
+        pass
+
+    assert rules.optimizer_family(AdamW8bit([torch.zeros(1, requires_grad=True)], {})) == "adaptive"
 
 
 def test_a_subclass_belongs_to_its_base_classs_family():

@@ -34,6 +34,20 @@ def test_a_norm_does_not_underflow_where_a_float32_norm_does():
     assert of(smallest).norm == 2.0**-148
 
 
+def test_a_norm_whose_squares_underflow_float64_is_not_zero():
+    assert of(torch.tensor([1e-200, 0.0], dtype=torch.float64)).norm == 1e-200
+
+
+def test_a_large_tensor_is_reduced_in_pieces(monkeypatch):
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    whole = of(x)
+    monkeypatch.setattr(statistics, "_PIECE", 64)
+    pieces = of(x)
+    assert (pieces.count, pieces.zeros, pieces.largest) == (whole.count, whole.zeros, whole.largest)
+    assert pieces.norm == pytest.approx(whole.norm, rel=1e-14)
+    assert pieces.total == pytest.approx(whole.total, rel=1e-12)
+
+
 def test_merged_statistics_are_those_of_all_entries_together():
     parts = [torch.randn(size, generator=torch.Generator().manual_seed(size)) for size in (3, 1, 8)]
     together = of(torch.cat(parts))

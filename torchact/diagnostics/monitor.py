@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from torchact.diagnostics import rules, statistics
-from torchact.diagnostics.probes import Probe, Switch, watchable
+from torchact.diagnostics.probes import Probe, Switch, own_parameters, watchable
 from torchact.diagnostics.report import Report
 from torchact.diagnostics.rules import Thresholds, Verdict
 from torchact.diagnostics.statistics import LayerReading, Reading
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_UNSEEN = (
+    "GradientMonitor: parameters have gradients, but no module call was seen since the last step. A compiled model "
+    "ignores hooks that come after its first call: call torch.compiler.reset() before attaching the monitor."
+)
 
 
 class GradientMonitor:
@@ -32,18 +37,19 @@ class GradientMonitor:
     For every module that owns parameters and every activation it records the norm of δ = ∂L/∂output, the norms of the
     parameters' gradients, and mean, deviation, zero fraction and saturated fraction of the output. Sums are taken
     over the batch, and over all calls and micro-batches since the last optimiser step. All norms are Euclidean norms
-    over the whole tensor, of the loss as it was differentiated, summed in float64. Values are read when the optimiser
-    steps: parameter gradients are those that the optimiser is about to use, after clipping and unscaling.
+    over the whole tensor, summed in float64. Values are read when the optimiser steps: parameter gradients are those
+    that it is about to use, after clipping and unscaling, while δ is of the loss as it was differentiated, and so under
+    a gradient scaler larger by its scale.
 
     The model and its training are left as they are: the weights come out bit-identical with and without a monitor.
     Under ``torch.compile`` the hooks become part of the graph, without a break from torch 2.13 on; attach the monitor
-    before the first call of the compiled model, which ignores hooks that come later.
+    before the first call of the compiled model, which ignores hooks that come later (a warning says so).
 
     Args:
         model: the model to watch.
         optimizer: its optimiser, which tells the monitor when a step is done. Without one, call :meth:`record` after
-            each
-            backward pass.
+            each backward pass. One that is given a closure (LBFGS) announces its step before the backward pass, so that
+            a reading then belongs to the step before.
         log_dir: the TensorBoard run's folder; None keeps readings in memory only.
         every: record each step whose number is a multiple of this, from step 0.
         keep: how many of the latest readings stay in :attr:`history`.
@@ -51,7 +57,8 @@ class GradientMonitor:
 
     Raises:
         TypeError: ``model`` is no module, or ``optimizer`` no optimiser.
-        ValueError: ``every`` or ``keep`` is not a positive whole number, or the model has no trainable parameters.
+        ValueError: ``every`` or ``keep`` is not a positive whole number, the model has no trainable parameters, or the
+            optimiser holds none of them.
         RuntimeError: a module of this model is already being monitored.
         OSError: ``log_dir`` cannot be written to.
 
@@ -90,7 +97,7 @@ class GradientMonitor:
         self._switch = Switch()
         modules = list(watchable(model))
         self._probes = [Probe(name, module, self._switch, self.thresholds.saturated_slope) for name, module in modules]
-        self._parameters = _owned_parameters(modules)
+        self._parameters = {name: own_parameters(module) for name, module in modules}
         handles = [
             handle for probe, (_, module) in zip(self._probes, modules, strict=True) for handle in probe.attach(module)
         ]
@@ -99,7 +106,7 @@ class GradientMonitor:
         watched = [module for _, module in modules]
         _watched.update(watched)
         # The hooks hold no reference to the monitor, so a monitor that is dropped without close() takes them along.
-        self._detach = weakref.finalize(self, _detach, handles, watched)
+        self._detach = weakref.finalize(self, _detach, handles, self._probes, watched)
 
     @property
     def writer(self) -> SummaryWriter | None:
@@ -120,7 +127,8 @@ class GradientMonitor:
             gradients: the parameters' gradients; by default their ``.grad``.
 
         Returns:
-            The reading, or None when this step was not recorded.
+            The reading, or None when this step was not one to record, when no module was called since the last one, or
+            when what was seen belongs to a step that a gradient scaler skipped; then the next step is recorded.
 
         Raises:
             RuntimeError: the monitor is closed.
@@ -130,12 +138,14 @@ class GradientMonitor:
         reading = self._read(gradients) if self._switch.on else None
         for probe in self._probes:
             probe.reset()
+        missed = reading is not None and not _is_of_this_step(reading)
         self.step += 1
-        self._switch.on = self.step % self.every == 0
-        if reading is not None:
-            self.history.append(reading)
-            if self._sink:
-                self._sink.write(reading)
+        self._switch.on = missed or self.step % self.every == 0
+        if reading is None or missed:
+            return None
+        self.history.append(reading)
+        if self._sink:
+            self._sink.write(reading)
         return reading
 
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -174,6 +184,13 @@ class GradientMonitor:
     ) -> None:
         self.close()
 
+    def _unscaled(self, scale: Tensor) -> dict[Tensor, Tensor | None] | None:
+        """Return the parameters' gradients divided by a gradient scaler's factor, if this step is one to record."""
+        if not self._switch.on:
+            return None
+        parameters = {parameter for own in self._parameters.values() for parameter in own.values()}
+        return {parameter: None if parameter.grad is None else parameter.grad / scale for parameter in parameters}
+
     def _latest(self) -> Reading:
         if not self.history:
             raise RuntimeError("report: nothing was recorded yet; train at least one step with the monitor attached")
@@ -192,12 +209,16 @@ class GradientMonitor:
                 if gradient is not None:
                     vectors[probe.name, "parameter", name] = statistics.reduce_tensor(gradient)
         values = _to_host(vectors)
-        seen = [probe for probe in self._probes if values[probe.name, "output"][0]]
-        seen.sort(key=lambda probe: len(self._probes) if probe.position is None else probe.position)
+        seen = [(index, probe) for index, probe in enumerate(self._probes) if values[probe.name, "output"][0]]
+        if not seen and any("parameter" in key for key in vectors):
+            warnings.warn(_UNSEEN, stacklevel=2)
+        layers = (
+            _layer_reading(index if probe.position is None else probe.position, probe, values) for index, probe in seen
+        )
         return Reading(
             step=self.step,
-            layers=tuple(_layer_reading(index, probe, values) for index, probe in enumerate(seen)),
-            silent=tuple(probe.name for probe in self._probes if probe not in seen),
+            layers=tuple(sorted(layers, key=lambda layer: layer.index)),
+            silent=tuple(probe.name for probe in self._probes if not values[probe.name, "output"][0]),
         )
 
 
@@ -266,6 +287,18 @@ class _unchanged:
                 buffer.copy_(original)
 
 
+def _is_of_this_step(reading: Reading) -> bool:
+    """Tell what this step saw from what a step left behind that a gradient scaler skipped because it overflowed.
+
+    A gradient that is not finite at a layer's output makes the parameters' gradients so too. Where they are finite, the
+    former came from an earlier backward pass. The optimiser was not told of that one, nor was the monitor.
+    """
+    gradients = [statistics for layer in reading.layers for statistics in layer.parameter_gradients.values()]
+    overflowed = any(layer.gradient.non_finite for layer in reading.layers)
+    finite = bool(gradients) and not any(statistics.non_finite for statistics in gradients)
+    return bool(reading.layers) and not (overflowed and finite)
+
+
 class _StepHook:
     """An optimiser's pre-step hook that does not keep the monitor alive."""
 
@@ -275,7 +308,8 @@ class _StepHook:
     def __call__(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         monitor = self.monitor()
         if monitor is not None:
-            monitor.record()
+            scale = getattr(optimizer, "grad_scale", None)  # a fused optimiser unscales in its own kernel
+            monitor.record(None if scale is None else monitor._unscaled(scale))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_StepHook, (_no_monitor,))
@@ -297,6 +331,10 @@ def _check_arguments(model: object, optimizer: object, **counts: object) -> None
         raise ValueError(
             f"model: {type(model).__name__} has no trainable parameters, so there is no gradient to monitor"
         )
+    if isinstance(optimizer, torch.optim.Optimizer):
+        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if optimized.isdisjoint(map(id, model.parameters())):
+            raise ValueError(f"optimizer: {type(optimizer).__name__} holds none of the model's parameters")
     if any(module in _watched for module in model.modules()):
         raise RuntimeError(
             f"model: a GradientMonitor is already attached to {type(model).__name__} or a part of it; close() it first"
@@ -311,20 +349,11 @@ def _tensorboard_sink(log_dir: str | Path | None) -> Any:
     return TensorBoardSink(log_dir)
 
 
-def _owned_parameters(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, dict[str, nn.Parameter]]:
-    """Return each module's own parameters; one that is shared belongs to the first module that has it."""
-    owned: set[int] = set()
-    parameters: dict[str, dict[str, nn.Parameter]] = {}
-    for name, module in modules:
-        own = {key: parameter for key, parameter in module._parameters.items() if parameter is not None}
-        parameters[name] = {key: parameter for key, parameter in own.items() if id(parameter) not in owned}
-        owned.update(map(id, own.values()))
-    return parameters
-
-
-def _detach(handles: list[Any], watched: list[nn.Module]) -> None:
+def _detach(handles: list[Any], probes: list[Probe], watched: list[nn.Module]) -> None:
     for handle in handles:
         handle.remove()
+    for probe in probes:
+        probe.release_leaves()
     _watched.difference_update(watched)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
@@ -58,6 +59,7 @@ class Probe:
         self.saturated = torch.zeros_like(self.output[:2])  # (saturated inputs, all inputs)
         self._recording = False
         self._calls_without_grad = 0
+        self._hooks_on_leaves: list[RemovableHandle] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, which a copied or unpickled model brings along, see nothing: no monitor reads them."""
@@ -65,10 +67,18 @@ class Probe:
 
     def reset(self) -> None:
         """Forget what was recorded."""
-        for total in (self.output, self.gradient, self.saturated):
-            total.zero_()
+        if self.switch.on:  # else nothing was added
+            for total in (self.output, self.gradient, self.saturated):
+                total.zero_()
         self._recording = False
         self._calls_without_grad = 0
+        self.release_leaves()
+
+    def release_leaves(self) -> None:
+        """Remove the hooks on tensors that outlive the step: a module may hand back its input, as an identity does."""
+        for handle in self._hooks_on_leaves:
+            handle.remove()
+        self._hooks_on_leaves.clear()
 
     def attach(self, module: nn.Module) -> Iterator[RemovableHandle]:
         """Register the hooks and yield their handles."""
@@ -95,7 +105,9 @@ class Probe:
                 self.output.copy_(statistics.merge_reduced(self.output, statistics.reduce_tensor(tensor)))
         for tensor in _floating_tensors(output):
             if tensor.requires_grad:
-                tensor.register_hook(self._on_gradient)
+                handle = tensor.register_hook(self._on_gradient)
+                if not _is_compiling() and tensor.is_leaf:
+                    self._hooks_on_leaves.append(handle)
 
     def _on_gradient(self, gradient: Tensor) -> None:
         if not _is_compiling() and torch._C._are_functorch_transforms_active():
@@ -130,10 +142,12 @@ class Probe:
         if not torch.is_grad_enabled():
             self._calls_without_grad += module.training
             return False
-        recomputing = torch._C._current_graph_task_id() != -1
-        if recomputing and self._calls_without_grad == 0:
+        if torch._C._current_graph_task_id() == -1:
+            self._calls_without_grad = 0  # those were another's, an evaluation's in training mode say
+            return True
+        if self._calls_without_grad == 0:
             return False
-        self._calls_without_grad -= recomputing
+        self._calls_without_grad -= 1
         return True
 
 
@@ -145,10 +159,24 @@ def _blind_probe() -> Probe:
 
 
 def watchable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules to probe, with their qualified names: those that own parameters, and the activations."""
+    """Yield the modules to probe, with their qualified names: those that own parameters, and the activations.
+
+    A parametrisation (weight norm, spectral norm) is no layer: it belongs to the module whose weight it makes.
+    """
     for name, module in model.named_modules():
-        if module._parameters or modules.activation_of(module) is not None:
+        if ".parametrizations." not in f".{name}." and (
+            own_parameters(module) or modules.activation_of(module) is not None
+        ):
             yield name or type(module).__name__, module
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that ``module`` has itself, not those of its children, by name."""
+    parameters = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
+    if parametrize.is_parametrized(module):
+        parametrizations = cast(nn.Module, module.parametrizations)
+        parameters |= dict(parametrizations.named_parameters())
+    return parameters
 
 
 def _floating_tensors(tree: Any) -> list[Tensor]:

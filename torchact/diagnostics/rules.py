@@ -19,6 +19,7 @@ from torchact import catalogue
 from torchact.diagnostics.statistics import LayerReading, Reading
 
 Family = Literal["sgd", "adaptive"]
+_ADAPTIVE = ("adam", "adagrad", "adadelta", "adafactor", "rmsprop", "rprop", "lion", "lamb", "muon")
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny
 
 
@@ -62,28 +63,27 @@ def optimizer_family(optimizer: torch.optim.Optimizer | None) -> Family:
     """Return ``"adaptive"`` for optimisers that rescale each weight's gradient, such as Adam, else ``"sgd"``."""
     if optimizer is None:
         return "sgd"
-    bases = {base.__name__.casefold() for base in type(optimizer).__mro__}
-    adaptive = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop", "rprop", "adafactor"}
-    return "adaptive" if bases & (adaptive | {"sparseadam", "lion", "muon"}) else "sgd"
+    bases = [base.__name__.casefold() for base in type(optimizer).__mro__]
+    return "adaptive" if any(name in base for base in bases for name in _ADAPTIVE) else "sgd"
 
 
 def decay_per_layer(reading: Reading) -> float:
     """Return the factor by which ‖δ‖ changes from one layer to the one before it, going backward.
 
     It is exp of the slope of a least-squares line through log‖δ‖ against depth, over the layers with parameters whose
-    outputs have the commonest shape (others differ for that reason alone). Below 1 gradients vanish, above 1 they
-    explode. NaN with fewer than two layers whose gradient is positive and finite.
+    outputs have the commonest shape (others differ for that reason alone), or over all of them where no shape repeats.
+    Below 1 gradients vanish, above 1 they explode. NaN with fewer than two layers whose gradient is positive and
+    finite.
     """
-    layers = reading.learning_layers
-    commonest = Counter(layer.shape for layer in layers).most_common(1)
-    positions, heights = [], []
-    for position, layer in enumerate(layers):
-        norm = layer.gradient.norm
-        if layer.shape == commonest[0][0] and 0 < norm < math.inf:
-            positions.append(position)
-            heights.append(math.log(norm))
-    if len(positions) < 2:
+    layers = [entry for entry in enumerate(reading.learning_layers) if 0 < entry[1].gradient.norm < math.inf]
+    shapes = Counter(layer.shape for _, layer in layers)
+    commonest, count = shapes.most_common(1)[0] if shapes else ((), 0)
+    if count > 1:
+        layers = [(position, layer) for position, layer in layers if layer.shape == commonest]
+    if len(layers) < 2:
         return math.nan
+    positions = [position for position, _ in layers]
+    heights = [math.log(layer.gradient.norm) for _, layer in layers]
     return math.exp(-descriptive.linear_regression(positions, heights).slope)
 
 
@@ -122,7 +122,7 @@ def non_finite(reading: Reading, family: Family, thresholds: Thresholds) -> Iter
 def zero_gradient(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
     """Report layers whose δ is exactly zero, and say which kind of zero it is."""
     layers = reading.learning_layers
-    zero = [layer for layer in layers if layer.gradient.squares == 0]
+    zero = [layer for layer in layers if layer.gradient.largest == 0]
     if zero:
         explanation, suggestion = _kind_of_zero(reading, zero[-1])
         yield Verdict(
@@ -140,7 +140,7 @@ def _kind_of_zero(reading: Reading, last_zero: LayerReading) -> tuple[str, str]:
     """Tell a structural zero from dead units and from underflow, by what lies behind the last layer that has it."""
     behind = [layer for layer in reading.layers if layer.index > last_zero.index]
     activation = next((layer for layer in behind if layer.activation), None)
-    if activation and activation.gradient.squares > 0 and activation.saturated_fraction == 1.0:
+    if activation and activation.gradient.largest > 0 and activation.saturated_fraction == 1.0:
         key = activation.activation or ""
         if catalogue.CATALOGUE[key].max_derivative() == 0:
             return (

@@ -47,8 +47,8 @@ class Statistics:
 
     @property
     def norm(self) -> float:
-        """Euclidean (Frobenius) norm √Σ x_i²."""
-        return math.sqrt(self.squares) if self.squares >= 0 else math.nan
+        """Euclidean (Frobenius) norm √Σ x_i²; where the squares of float64 entries underflow, the largest entry."""
+        return math.nan if math.isnan(self.squares) else max(math.sqrt(self.squares), self.largest)
 
     @property
     def zero_fraction(self) -> float:
@@ -58,6 +58,7 @@ class Statistics:
 
 _SUMS = tuple(field.name for field in fields(Statistics) if field.name != "largest")
 SIZE = len(_SUMS) + 1
+_PIECE = 2**22  # entries reduced at a time, so that the float64 copy stays small beside a large tensor
 
 
 def _max(first: float, second: float) -> float:
@@ -81,6 +82,8 @@ def reduce_tensor(tensor: Tensor) -> Tensor:
     if tensor.device.type == "mps":  # which has no float64
         tensor = tensor.cpu()
     values = tensor.reshape(-1)
+    if count > _PIECE and not torch.compiler.is_compiling():
+        return reduce(merge_reduced, map(reduce_tensor, values.split(_PIECE)))
     exact = values.double()
     smallest, largest = torch.aminmax(values)
     parts = (
@@ -113,20 +116,20 @@ def merge(statistics: list[Statistics]) -> Statistics:
 class LayerReading:
     """What one step showed of one layer. A layer is a module that owns parameters, or an activation."""
 
-    index: int  #: position in forward order, from 0
+    index: int  #: position in the order of first calls, from 0; a layer keeps it when others are not called
     name: str  #: the module's qualified name
     kind: str  #: the module's class
     activation: str | None  #: catalogue key, when the module is an activation
     shape: tuple[int, ...]  #: shape of the output without its first (batch) dimension, at the last call
     output: Statistics  #: of the module's output
     gradient: Statistics  #: of δ = ∂L/∂output
-    saturated_fraction: float | None  #: of an activation's inputs z, where |φ'(z)| is below 2.7 % of its maximum
+    saturated_fraction: float | None  #: of an activation's inputs z: |φ'(z)| ≤ Thresholds.saturated_slope · max |φ'|
     parameter_gradients: dict[str, Statistics]  #: of ∂L/∂parameter, by the parameter's name within the module
 
     @property
     def label(self) -> str:
         """Zero-padded position and name, so that labels sort in forward order."""
-        return f"{self.index:03d}_{self.name}"
+        return f"{self.index:04d}_{self.name}"
 
     @property
     def has_parameters(self) -> bool:

@@ -67,24 +67,24 @@ def test_norms_below_float32_survive_as_logarithms(tmp_path):
     with GradientMonitor(model, optimizer, tmp_path, every=1) as monitor:
         (model(torch.ones(2, 4, dtype=torch.float64)).sum() * 1e-60).backward()
         optimizer.step()
-    ((_, height),) = scalars(tmp_path, "gradient_norm_log10/000_0")
+    ((_, height),) = scalars(tmp_path, "gradient_norm_log10/0000_0")
     assert height == pytest.approx(math.log10(monitor.history[0].layers[0].gradient.norm), rel=1e-6)
     assert height < -60
-    assert scalars(tmp_path, "gradient_norm/000_0") == [(0, 0.0)]
+    assert scalars(tmp_path, "gradient_norm/0000_0") == [(0, 0.0)]
 
 
 def test_zeros_have_no_logarithm_and_are_explained_in_words(tmp_path):
     train(network(torchact.BinaryStep, depth=2), tmp_path)
     run = events(tmp_path)
-    assert "gradient_norm_log10/000_0" not in run.Tags()["scalars"]
-    assert [event.value for event in run.Scalars("gradient_norm/000_0")] == [0.0, 0.0]
+    assert "gradient_norm_log10/0000_0" not in run.Tags()["scalars"]
+    assert [event.value for event in run.Scalars("gradient_norm/0000_0")] == [0.0, 0.0]
     report = run.Tensors("report/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert "structural zero" in report
 
 
 def test_a_nan_is_written_and_not_dropped(tmp_path):
     train(network(depth=1), tmp_path, steps=1, scale=math.nan)
-    ((_, value),) = scalars(tmp_path, "gradient_norm/000_0")
+    ((_, value),) = scalars(tmp_path, "gradient_norm/0000_0")
     assert math.isnan(value)
 
 
@@ -109,7 +109,7 @@ def test_the_run_is_whole_after_an_exception(tmp_path):
         model(torch.ones(2, 4)).sum().backward()
         optimizer.step()
         raise ZeroDivisionError
-    assert len(scalars(tmp_path, "gradient_norm/000_0")) == 1
+    assert len(scalars(tmp_path, "gradient_norm/0000_0")) == 1
     assert "report/text_summary" in events(tmp_path).Tags()["tensors"]
 
 
