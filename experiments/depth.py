@@ -75,12 +75,12 @@ class Settings:
     tensorboard: bool = True
     """TensorBoard runs, of seed 0, are written unless this says no."""
     quick: bool = False
-    """One seed and 50 steps, to see what comes out."""
+    """One seed and at most 50 steps, to see what comes out."""
 
     def __post_init__(self) -> None:
         if self.quick:
             object.__setattr__(self, "seeds", 1)
-            object.__setattr__(self, "steps", 50)
+            object.__setattr__(self, "steps", min(self.steps, 50))
         for name in ("activations", "initialisations", "depths"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: expected at least one")
@@ -106,6 +106,7 @@ def main(settings: Settings) -> None:
     console = Console()
     folder = ResultsFolder(settings.out)
     board = settings.out / "tensorboard"
+    _clear(board)
     jobs = [
         sweep.Job(run, board / run.name if settings.tensorboard and run.seed == 0 else None) for run in settings.runs
     ]
@@ -116,17 +117,28 @@ def main(settings: Settings) -> None:
     folder.write_table("layers", layers, KEY_COLUMNS | LAYER_COLUMNS)
     folder.write_table("curves", curves, KEY_COLUMNS | CURVE_COLUMNS)
     folder.write_table("runs", runs, RUN_COLUMNS)
-    pictures = depth_pictures.draw_all(runs, layers, settings.width, folder)
+    measured = runs[runs["first_to_last"].notna()]
+    if measured.empty:
+        raise SystemExit(f"No run came as far as a gradient; the column status of {folder.path / 'runs.csv'} says why.")
+    pictures = depth_pictures.draw_all(measured, layers, settings.width, folder)
     verdict = describe(runs)
     folder.write_summary("summary", summarise(settings, runs, verdict, len(jobs)))
     if settings.tensorboard:
         depth_pictures.show_in_tensorboard(board / "overview", pictures, verdict)
-    console.print(outcome_table(runs))
+    console.print(outcome_table(measured))
     console.print(*verdict, sep="\n", highlight=False)
     _say_where(console, pictures, board if settings.tensorboard else None, runs["depth"].max())
     if interrupted:
         console.print(f"Interrupted: {len(results)} of {len(jobs)} runs were finished, and the results cover those.")
         sys.exit(130)
+
+
+def _clear(board: Path) -> None:
+    """Remove the TensorBoard runs of an earlier sweep, which the dashboard would show among those of this one."""
+    for events in board.glob("*/events.out.tfevents.*"):
+        events.unlink()
+        if not any(events.parent.iterdir()):
+            events.parent.rmdir()
 
 
 def tables(results: Sequence[RunResult]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -187,7 +199,8 @@ def outcome_table(runs: pd.DataFrame) -> Table:
 def describe(runs: pd.DataFrame) -> list[str]:
     """Return the verdict in words: which combinations learn at the greatest depth, and how the gradient fares there."""
     deepest = runs[runs["depth"] == runs["depth"].max()]
-    groups = deepest.groupby(["activation", "initialisation"], sort=False)
+    measured = deepest[deepest["first_to_last"].notna()]
+    groups = measured.groupby(["activation", "initialisation"], sort=False)
     outcome = pd.DataFrame(
         {"ratio": groups["first_to_last"].apply(style.geometric_mean), "accuracy": groups["test_accuracy"].mean()}
     )
@@ -197,11 +210,12 @@ def describe(runs: pd.DataFrame) -> list[str]:
         f"With {depth} hidden layers, {learned.sum()} of {len(outcome)} combinations learned to classify at least "
         f"{LEARNED:.0%} of the test images."
     ]
-    if (~learned).any():
-        sentences.append(_sentence(outcome[~learned]["ratio"].idxmin(), outcome, "The gradient fades most in"))
-    if learned.any():
+    faded = outcome[~learned & (outcome["ratio"] < 1)]
+    if len(faded):
+        sentences.append(_sentence(faded["ratio"].idxmin(), outcome, "The gradient fades most in"))
+    if learned.any() and depth > 1:
         nearest = outcome[learned]["ratio"].map(lambda ratio: abs(_log10(ratio))).idxmin()
-        sentences.append(_sentence(nearest, outcome, "It is kept best in"))
+        sentences.append(_sentence(nearest, outcome, "The gradient is kept best in"))
     lost = deepest[deepest["status"] != "finished"]
     if len(lost):
         sentences.append(

@@ -6,6 +6,7 @@ range; long tables and chains leave out their middle.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -20,11 +21,8 @@ from numpy.typing import ArrayLike
 
 from torchact import catalogue, initialisations
 
-_COLOURS = dict(
-    zip(
-        catalogue.CATALOGUE, ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#717d7e", "#212f3d"), strict=False
-    )
-)
+_PALETTE = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#717d7e", "#212f3d")
+_COLOURS = dict(zip(catalogue.CATALOGUE, itertools.cycle(_PALETTE), strict=False))
 _LINES = dict(
     zip(
         initialisations.INITIALISATIONS,
@@ -102,20 +100,20 @@ def with_band(
     middle = groups.apply(geometric_mean) if log else groups.mean()
     draw = positive if log else np.asarray
     axes.plot(middle.index, draw(middle), **look)
-    if band:
-        axes.fill_between(
-            middle.index, draw(groups.min()), draw(groups.max()), color=look["color"], alpha=0.18, linewidth=0
-        )
+    low, high = draw(groups.min()), draw(groups.max())
+    if band and np.isfinite(high).any():
+        axes.fill_between(middle.index, low, high, color=look["color"], alpha=0.18, linewidth=0)
 
 
 def gradient_axes(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
     """Give the axes on which gradient norms are drawn a log scale and labels, and say so where all norms are 0."""
-    axes.set_yscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if not axes.lines or not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+    if any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.set_yscale("log")  # which needs something positive to show
+    else:
         axes.text(0.5, 0.5, "exactly zero in every layer", transform=axes.transAxes, ha="center", color="#717d7e")
     tidy(axes)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from experiments import digits, network
 from torchact import GradientMonitor, catalogue, initialisations
-from torchact.diagnostics import Reading
+from torchact.diagnostics import Reading, Thresholds
 
 #: The columns that tell the runs of a sweep apart, in every table.
 KEY_COLUMNS = {
@@ -37,7 +37,8 @@ LAYER_COLUMNS = {
     "activation_mean": "mean of the activation's output; empty for the readout",
     "activation_deviation": "standard deviation of the activation's output; empty for the readout",
     "zero_fraction": "fraction of the activation's outputs that are exactly 0; empty for the readout",
-    "saturated_fraction": "fraction of z where |φ'(z)| is below 2.7 % of its maximum; empty for the readout",
+    "saturated_fraction": f"fraction of z where |φ'(z)| is at most {Thresholds().saturated_slope:.1%} of its maximum; "
+    "empty for the readout",
 }
 
 #: The columns of the rows in ``RunResult.curve``, likewise.
@@ -116,9 +117,10 @@ def train(settings: RunSettings, log_dir: Path | None = None) -> RunResult:
         for step in range(settings.steps + 1):
             batch = torch.randint(len(data.train_images), (settings.batch_size,), generator=order)
             loss = nn.functional.cross_entropy(model(data.train_images[batch]), data.train_classes[batch])
-            if step % settings.every == 0 or step == settings.steps:
+            diverged = not math.isfinite(loss.item())
+            if step % settings.every == 0 or step == settings.steps or diverged:
                 curve.append(_curve_row(step, loss.item(), model, data))
-            if not math.isfinite(loss.item()):
+            if diverged:
                 status = f"diverged at step {step}"
                 break
             optimizer.zero_grad()

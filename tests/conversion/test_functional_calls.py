@@ -230,3 +230,23 @@ def test_transformer_layer_with_a_module_keeps_its_results_and_its_fused_kernel_
     with torch.no_grad():
         assert torch.equal(layer.eval()(input), original.eval()(input))
     assert "computes ReLU in a fused kernel in eval mode" in reasons(convert(layer, {nn.ReLU: nn.Tanh})).values()
+
+
+class CallsItsBlocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.ModuleDict({"linear": nn.Linear(2, 2)}) for _ in range(2)])
+        for block in self.blocks:
+            block.relu = nn.ReLU()
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block.relu(block.linear(x))
+        return x.sigmoid()
+
+
+def test_a_childs_submodule_of_a_methods_name_is_no_functional_call():
+    report = convert(CallsItsBlocks())
+    assert len(report.replaced) == 2
+    (left,) = report.left
+    assert "x.sigmoid()" in left.what

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import depth, depth_pictures, style
@@ -182,3 +183,58 @@ def test_a_sweep_of_binary_steps_alone_can_be_drawn(finished):
     depth_pictures.story(*only, width=16).canvas.draw()
     depth_pictures.grid(only[1], "preactivation_gradient_norm", depth_pictures.DELTA, 16).canvas.draw()
     depth_pictures.accuracy(only[0]).canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("activation", "sizes"),
+    [("binary_step", {"depths": (3,)}), ("softmax", {"depths": (1,)}), ("linear", {"depths": (2,)})],
+)
+def test_an_activation_alone_is_told_and_drawn_whatever_its_gradient(activation, sizes, tmp_path, capsys):
+    settings = depth.Settings(
+        activations=(activation,), initialisations=("he",), seeds=1, tensorboard=False, out=tmp_path, **sizes, **SMALL
+    )
+    depth.main(settings)
+    assert (tmp_path / "story.png").is_file()
+    assert "of 1 combinations learned" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_diverges_late_is_not_credited_with_what_it_knew_before(tmp_path, monkeypatch):
+    original = torch.nn.functional.cross_entropy
+    calls = iter(range(1000))
+    monkeypatch.setattr(
+        torch.nn.functional, "cross_entropy", lambda *x: original(*x) * (math.nan if next(calls) == 3 else 1)
+    )
+    settings = depth.Settings(
+        activations=("relu",), initialisations=("he",), depths=(2,), seeds=1, out=tmp_path, **(SMALL | {"every": 100})
+    )
+    depth.main(settings)
+    (run,) = read(tmp_path, "runs").to_dict(orient="records")
+    assert run["status"] == "diverged at step 3"
+    assert math.isnan(run["train_loss"])
+    assert read(tmp_path, "curves")["step"].tolist() == [0, 3]
+
+
+def test_runs_that_all_fail_end_in_one_sentence_and_a_table_that_says_why(tmp_path):
+    (tmp_path / "tensorboard").write_text("")
+    settings = depth.Settings(
+        activations=("relu",), initialisations=("he",), depths=(2,), seeds=1, out=tmp_path, **SMALL
+    )
+    with pytest.raises(SystemExit, match="No run came as far as a gradient"):
+        depth.main(settings)
+    assert read(tmp_path, "runs")["status"].str.startswith("failed: OSError").all()
+
+
+def test_a_second_sweep_into_the_same_folder_replaces_the_first_in_the_dashboard(tmp_path):
+    for activation in ("tanh", "relu"):
+        depth.main(
+            depth.Settings(
+                activations=(activation,), initialisations=("he",), depths=(2,), seeds=1, out=tmp_path, **SMALL
+            )
+        )
+    assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["overview", "relu-he-depth02-seed0"]
+    assert len(list((tmp_path / "tensorboard" / "overview").iterdir())) == 1
+
+
+def test_quick_never_takes_longer():
+    assert depth.Settings(steps=5, quick=True).steps == 5
+    assert depth.Settings(quick=True).steps == 50

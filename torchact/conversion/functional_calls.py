@@ -85,6 +85,7 @@ def _fused_kinds(module: nn.Module) -> tuple[type[nn.Module], ...]:
 def called_by(module: nn.Module) -> Iterator[FunctionalActivation]:
     """Yield the functional calls in the methods of ``module`` and in the functions of their package that these use."""
     name = class_name(type(module))
+    children = {path.rpartition(".")[2] for path, _ in module.named_modules()}
     if isinstance(module, torch.jit.ScriptModule):
         yield FunctionalActivation(None, name, "TorchScript cannot be changed")
     functions = [function for function in methods(type(module)) if _package(function) not in ("torch", "torchact")]
@@ -93,7 +94,9 @@ def called_by(module: nn.Module) -> Iterator[FunctionalActivation]:
         if found is None and function.__name__ == "forward":
             yield FunctionalActivation(None, name, "its source is not available: functional calls were not seen")
         for use in found or ():
-            kind = _FUNCTIONS.get(id(_unwrapped(use.value))) or _METHODS.get(use.method or "")
+            kind = _FUNCTIONS.get(id(_unwrapped(use.value)))
+            if use.method and not (use.method in children and use.has_arguments):  # `block.relu(x)` calls a module
+                kind = kind or _METHODS.get(use.method)
             if kind is not None:
                 place = f"{Path(function.__code__.co_filename).name}:{use.line}"
                 yield FunctionalActivation(kind, f"{place} {use}", "functional call; only modules are swapped")

@@ -26,6 +26,11 @@ class Use(NamedTuple):
     def __str__(self) -> str:
         return ast.unparse(self.expression)
 
+    @property
+    def has_arguments(self) -> bool:
+        """Whether it is a call with positional arguments, as a module's is and an activation method's need not be."""
+        return isinstance(self.expression, ast.Call) and bool(self.expression.args)
+
 
 def implementations(module_class: type[nn.Module], name: str) -> Iterator[FunctionType]:
     """Yield what a call of method ``name`` runs: the first definition in the MRO, the next where that calls super."""
