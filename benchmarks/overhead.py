@@ -42,7 +42,7 @@ def measure(elements: int = 16) -> Iterator[tuple[str, str, Ratio]]:
             yield name, "no graph", compare(*forward)
         if name not in ("binary_step", "identity"):  # torch has no gradient for one, and the other does nothing
             both = functools.partial(_forward_and_backward, leaf=leaf, grad_output=grad_output)
-            yield name, "both ways", compare(functools.partial(both, ours), functools.partial(both, reference))
+            yield name, "forward + backward", compare(functools.partial(both, ours), functools.partial(both, reference))
 
 
 def _forward_and_backward(function: Callable[[Tensor], Tensor], leaf: Tensor, grad_output: Tensor) -> object:
@@ -53,7 +53,7 @@ def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
     table = Table(
-        "activation", "mode", "torchact µs", "torch µs", "ratio", "20-80 %", title="16 float32 elements, one thread"
+        "activation", "mode", "ours µs", "torch µs", "ratio", "20-80 %", title="16 float32 elements, one thread"
     )
     for name, mode, ratio in measure():
         spread = f"{ratio.low:.2f}-{ratio.high:.2f}"
