@@ -130,7 +130,7 @@ def median_steps(steps: pd.Series) -> float:
         >>> median_steps(pd.Series([100, None, None], dtype="Int64"))
         inf
     """
-    return float(np.median(steps.to_numpy(dtype=float, na_value=math.inf)))
+    return float(np.median(steps.astype("Float64").to_numpy(dtype=float, na_value=math.inf)))
 
 
 def run_table(results: Sequence[RunResult], accuracy: float) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The package builds where there is no torch, and says in one line what it is."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,13 +22,10 @@ def build(tmp_path_factory):
     trap.mkdir(parents=True)
     (trap / "__init__.py").write_text("raise RuntimeError('setup.py imported torch')")
     source = folder / "source"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    for name in filter(None, tracked):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    shutil.copytree(ROOT / "torchact", source / "torchact", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "csrc", source / "csrc")
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-index"]
     result = subprocess.run(
         [*command, "--wheel-dir", str(folder), str(source)],
