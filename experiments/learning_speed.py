@@ -145,7 +145,7 @@ def _run_row(result: RunResult, accuracy: float) -> dict[str, Any]:
     return result.settings.key | {
         "status": result.status,
         "initial_speed_ratio": ratios[0] if ratios else math.nan,
-        "speed_ratio": float(pd.Series(ratios, dtype=float).median()),
+        "speed_ratio": float(pd.Series(ratios, dtype=float).dropna().median()),
         "steps_to_accuracy": steps_to_accuracy(result.curve, accuracy),
         "train_loss": last.get("train_loss"),
         "test_accuracy": last.get("test_accuracy"),
@@ -177,6 +177,7 @@ def outcome(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each activation, initialisation and depth, over its seeds; infinite steps mean "never"."""
     return (
         _ran(runs)
+        .astype({"steps_to_accuracy": "Float64"})  # whole numbers have no infinity for a median to be
         .groupby(["activation", "initialisation", "depth"], sort=False)
         .agg(
             runs=("status", "size"),
@@ -189,6 +190,7 @@ def outcome(runs: pd.DataFrame) -> pd.DataFrame:
             lowest_test_accuracy=("test_accuracy", "min"),
             highest_test_accuracy=("test_accuracy", "max"),
         )
+        .astype({"median_steps_to_accuracy": float})
         .reset_index()
     )
 
