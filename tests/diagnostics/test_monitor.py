@@ -273,6 +273,16 @@ class TestSteps:
         expected = model[0].weight.grad.double().norm().item()
         assert monitor.history[-1].layers[0].parameter_gradients["weight"].norm == pytest.approx(expected)
 
+    def test_a_recording_that_a_skipped_step_spoils_is_made_at_the_next_step(self):
+        model = mlp()
+        optimizer = sgd(model)
+        inputs, targets = batch()
+        with GradientMonitor(model, optimizer, every=100) as monitor:
+            (F.cross_entropy(model(inputs), targets) * math.inf).backward()  # a gradient scaler would skip the step
+            for _ in range(3):
+                train_step(model, optimizer)
+        assert [reading.step for reading in monitor.history] == [1]
+
     def test_a_fused_optimiser_that_unscales_by_itself(self):
         model = mlp()
         optimizer = torch.optim.Adam(model.parameters(), fused=True)

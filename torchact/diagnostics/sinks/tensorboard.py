@@ -91,6 +91,4 @@ class TensorBoardSink:
 
 def _log10(value: float) -> float | None:
     """Return the decimal logarithm, None of zero: there is no point to draw, and the report says why."""
-    if value == 0:
-        return None
-    return math.log10(value) if math.isfinite(value) else value
+    return None if value == 0 else math.log10(value)
