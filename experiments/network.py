@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import OrderedDict
 
@@ -46,6 +47,7 @@ def build(activation: str, initialisation: str, depth: int, width: int, seed: in
     return nn.Sequential(layers)
 
 
+@functools.cache  # pictures and tables ask for the same profiles, run after run
 def predict(activation: str, initialisation: str, depth: int, width: int) -> theory.Profile | None:
     """Return mean-field theory's profile through the hidden layers, or None where there is no theory (softmax)."""
     if not catalogue.get(activation).elementwise:

@@ -283,6 +283,14 @@ class TestSteps:
                 train_step(model, optimizer)
         assert [reading.step for reading in monitor.history] == [1]
 
+    def test_without_an_optimiser_no_step_can_have_been_skipped(self):
+        model = mlp()
+        with GradientMonitor(model, every=1) as monitor:
+            (model(batch()[0]).sum() * math.inf).backward()
+            reading = monitor.record({parameter: torch.zeros_like(parameter) for parameter in model.parameters()})
+        assert [verdict.rule for verdict in monitor.verdicts()] == ["non-finite"]
+        assert reading.layers[-1].gradient.non_finite
+
     def test_a_fused_optimiser_that_unscales_by_itself(self):
         model = mlp()
         optimizer = torch.optim.Adam(model.parameters(), fused=True)

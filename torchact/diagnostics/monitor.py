@@ -93,6 +93,7 @@ class GradientMonitor:
         self.history: deque[Reading] = deque(maxlen=keep)
         self.step = 0
         self._family = rules.optimizer_family(optimizer)
+        self._optimized = optimizer is not None
         self._sink = _tensorboard_sink(log_dir)
         self._switch = Switch()
         modules = list(watchable(model))
@@ -138,7 +139,7 @@ class GradientMonitor:
         reading = self._read(gradients) if self._switch.on else None
         for probe in self._probes:
             probe.reset()
-        missed = reading is not None and not _is_of_this_step(reading)
+        missed = reading is not None and (not reading.layers or (self._optimized and _holds_a_skipped_step(reading)))
         self.step += 1
         self._switch.on = missed or self.step % self.every == 0
         if reading is None or missed:
@@ -287,8 +288,8 @@ class _unchanged:
                 buffer.copy_(original)
 
 
-def _is_of_this_step(reading: Reading) -> bool:
-    """Tell what this step saw from what a step left behind that a gradient scaler skipped because it overflowed.
+def _holds_a_skipped_step(reading: Reading) -> bool:
+    """Tell whether a step that a gradient scaler skipped, because it overflowed, has left its gradients behind.
 
     A gradient that is not finite at a layer's output makes the parameters' gradients so too. Where they are finite, the
     former came from an earlier backward pass. The optimiser was not told of that one, nor was the monitor.
@@ -296,7 +297,7 @@ def _is_of_this_step(reading: Reading) -> bool:
     gradients = [statistics for layer in reading.layers for statistics in layer.parameter_gradients.values()]
     overflowed = any(layer.gradient.non_finite for layer in reading.layers)
     finite = bool(gradients) and not any(statistics.non_finite for statistics in gradients)
-    return bool(reading.layers) and not (overflowed and finite)
+    return overflowed and finite
 
 
 class _StepHook:
