@@ -15,12 +15,12 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.conftest import (
     CASES,
-    DTYPES,
     INPLACE_GRADIENT_CASES,
     TORCH_CASES,
     assert_close_with_same_nan,
     assert_grad_within_ulp,
     assert_same,
+    assert_tangent_within_ulp,
     assert_value_within_ulp,
     assert_within_ulp,
     extremes,
@@ -33,7 +33,10 @@ from tests.conftest import (
 from torchact import autograd, catalogue, functional
 
 # torch's own, on the first use of forward-mode AD and of Inductor.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),  # torch.func.linearize's
+]
 
 X = smooth_points()
 ROW = X.flatten()  # softmax takes it with either of its dimensions, as every transform of it does
@@ -43,9 +46,7 @@ function_cases = pytest.mark.parametrize("case", FUNCTION_CASES, ids=str)
 
 def row_case(case):
     """Return (ours, smooth) as functions of a vector."""
-    if case.key == "softmax":
-        return functools.partial(case.ours, dim=0), functools.partial(case.smooth, dim=0)
-    return case.ours, case.smooth
+    return case.along(0).ours, case.along(0).smooth
 
 
 class Operators(TorchDispatchMode):
@@ -64,7 +65,9 @@ class Operators(TorchDispatchMode):
 
 
 def test_every_activation_has_its_own_function():
-    functions = [getattr(autograd, activation.name) for activation in catalogue.CATALOGUE.values()]
+    # softmax2d is softmax along the channels
+    records = [record for record in catalogue.CATALOGUE.values() if record.key != "softmax2d"]
+    functions = [getattr(autograd, activation.name) for activation in records]
     assert len(set(functions)) == len(functions)
     for function in functions:
         assert issubclass(function, torch.autograd.Function)
@@ -99,13 +102,22 @@ def test_without_a_gradient_the_forward_kernel_runs_alone(case, mode, monkeypatc
     assert y.grad_fn is None
     assert y.requires_grad == (case.key == "identity" and x.requires_grad)
     assert y.is_inference() == (mode is torch.inference_mode and case.key != "identity")
-    assert len(operators.names) == (case.key != "identity")
+    if case.values_are_torch_s and not case.learnt:  # whose tensor is cast to the dtype of the input here
+        assert len(operators.names) == (2 if case.key == "softmin" else 1)  # torch's softmin negates its input, too
     assert_value_within_ulp(case, X, y)
 
 
-def test_ordinary_training_runs_the_very_operators_that_torch_runs(torch_case):
+#: torch's negates its input outside autograd's formula, divides by a constant of float32 digits, makes noise in
+#: evaluation too, and has its weight cast here.
+OTHER_OPERATORS = {"softmin", "hardsigmoid", "rrelu", "prelu"}
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in TORCH_CASES if c.gradients_are_torch_s and c.key not in OTHER_OPERATORS], ids=str
+)
+def test_ordinary_training_runs_the_very_operators_that_torch_runs(case):
     runs = []
-    for function in (torch_case.ours, torch_case.smooth):
+    for function in (case.ours, case.counterpart):
         with Operators() as operators:
             value_and_grad(function, X)
         runs.append([name for name in operators.names if name != "detach"])  # saved outputs are detached, at no cost
@@ -114,10 +126,10 @@ def test_ordinary_training_runs_the_very_operators_that_torch_runs(torch_case):
 
 #: How to differentiate y once, and what serves it.
 BACKWARD = {
-    "plain": (lambda y, x: torch.autograd.grad(y, x, noise_like(X)), "backward_kernel"),
-    "create_graph": (lambda y, x: torch.autograd.grad(y, x, noise_like(X), create_graph=True), "pullback"),
-    "batch": (lambda y, x: torch.autograd.grad(y, x, noise_like(X)[None], is_grads_batched=True), "pullback"),
-    "vmap": (lambda y, x: func.vmap(lambda g: torch.autograd.grad(y, x, g))(noise_like(X)[None]), "pullback"),
+    "plain": (lambda y, x: torch.autograd.grad(y, x, noise_like(y)), "backward_kernel"),
+    "create_graph": (lambda y, x: torch.autograd.grad(y, x, noise_like(y), create_graph=True), "pullback"),
+    "batch": (lambda y, x: torch.autograd.grad(y, x, noise_like(y)[None], is_grads_batched=True), "pullback"),
+    "vmap": (lambda y, x: func.vmap(lambda g: torch.autograd.grad(y, x, g))(noise_like(y)[None]), "pullback"),
 }
 
 
@@ -160,7 +172,7 @@ def test_wherever_somebody_else_differentiates_the_formula_is_returned(case, mon
         pass
 
     situations = {
-        "vmap": lambda: func.vmap(case.ours)(X),
+        "vmap": lambda: func.vmap(case.ours)(X[:, 1:]),
         "grad": lambda: func.grad(lambda x: case.ours(x).sum())(X),
         "functionalize": lambda: func.functionalize(case.ours)(X),
         "dual level": lambda: _in_dual_level(case.ours),
@@ -173,6 +185,11 @@ def test_wherever_somebody_else_differentiates_the_formula_is_returned(case, mon
         "sparse with gradient": lambda: case.ours(leaf(X.to_sparse())),
         "nested with gradient": lambda: case.ours(torch.nested.nested_tensor([ROW, ROW[1:]], requires_grad=True)),
     }
+    if case.pair:  # whose halves, or weight, are no such tensors
+        for situation in ("complex", "sparse", "nested"):
+            del situations[f"{situation} with gradient"]
+    if case.key == "prelu":  # traced, it is torch's own
+        situations = {name: run for name, run in situations.items() if "trace" not in name}
     for situation, run in situations.items():
         calls.clear()
         with contextlib.suppress(RuntimeError, NotImplementedError):  # torch's own for complex, sparse and nested ones
@@ -197,17 +214,30 @@ def test_the_function_saves_what_the_record_says_and_nothing_else(case):
     x = leaf(X)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         y = case.ours(x)
-    assert [tensor.data_ptr() for tensor in saved] == [{"input": x, "output": y}[case.activation.saves].data_ptr()]
+    if case.pair:
+        expected = [(tensor.data_ptr(), tensor.shape) for tensor in case.operands(x)]
+        assert [(tensor.data_ptr(), tensor.shape) for tensor in saved] == expected or case.learnt
+        assert len(saved) == 2
+        assert x.data_ptr() in {tensor.data_ptr() for tensor in saved}  # a gated unit's halves are views of its input
+    else:
+        kept = {"input": x, "output": y}[case.activation.saves]
+        assert [tensor.data_ptr() for tensor in saved] == [kept.data_ptr()]
 
 
+SINGLE_CASES = [case for case in CASES if not case.pair]
+
+
+@pytest.mark.parametrize("case", SINGLE_CASES, ids=str)
 def test_the_function_states_the_derivative_in_terms_of_what_it_saves(case):
     x = preactivations()
     saved = case.value(x) if case.activation.saves == "output" else x
     derivative = case.function.derivative(saved, *case.positional)
-    assert_within_ulp(derivative, case.derivative(x), scale=case.max_derivative())
+    assert_within_ulp(derivative, case.derivative(x), scale=case.max_derivative(x))
 
 
-@pytest.mark.parametrize("case", [case for case in TORCH_CASES if case.activation.elementwise], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in SINGLE_CASES if case.activation.elementwise and case.gradients_are_torch_s], ids=str
+)
 def test_the_function_s_derivative_of_extreme_values_is_torch_s(case):
     x = extremes(torch.float64)
     y, expected = value_and_grad(case.smooth, x, torch.ones_like(x))
@@ -234,14 +264,16 @@ def test_a_graph_can_be_used_twice_only_if_it_is_retained(case):
 
 
 def test_gradients_of_several_uses_add_up(case):
-    _, once = value_and_grad(case.ours, X, torch.ones_like(X))
-    _, twice = value_and_grad(lambda x: case.ours(x) + case.ours(x), X, torch.ones_like(X))
+    ones = torch.ones_like(case.ours(X))
+    _, once = value_and_grad(case.ours, X, ones)
+    _, twice = value_and_grad(lambda x: case.ours(x) + case.ours(x), X, ones)
     assert_same(twice, 2 * once)
 
 
 def test_only_a_part_of_the_network_may_need_a_gradient(case):
-    weight = leaf(X)
-    (gradient,) = torch.autograd.grad(case.ours(X) * weight, weight, torch.ones_like(X))
+    y = case.ours(X)
+    weight = leaf(torch.ones_like(y))
+    (gradient,) = torch.autograd.grad(y * weight, weight, torch.ones_like(y))
     assert_same(gradient, case.ours(X))
 
 
@@ -272,7 +304,8 @@ def test_derivatives_to_third_order_by_create_graph(case):
     def derivatives(function):
         x = leaf(X)
         results = []
-        total = (function(x) * noise_like(X)).sum() + x.square().sum()
+        y = function(x)
+        total = (y * noise_like(y)).sum() + x.square().sum()
         for _ in range(3):
             (gradient,) = torch.autograd.grad(total, x, create_graph=True)
             results.append(gradient)
@@ -304,17 +337,31 @@ def test_the_step_s_zero_derivative_has_zero_derivatives_of_every_order():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_gradients_with_create_graph_are_as_accurate_and_as_extreme_as_without(case, dtype):
+def test_gradients_with_create_graph_are_as_accurate_as_without(case, dtype):
     x = leaf(preactivations(dtype))
     y = case.ours(x)
-    grad_output = noise_like(x)
+    grad_output = noise_like(y)
     (gradient,) = torch.autograd.grad(y, x, grad_output, create_graph=True)
     assert gradient.dtype == dtype
-    assert_grad_within_ulp(case, x, grad_output, gradient)
+    assert_grad_within_ulp(case, x, grad_output, gradient, formula=True)
+
+
+PIECEWISE_LINEAR = [
+    case
+    for case in FUNCTION_CASES
+    if not case.pair
+    and case.gradients_are_torch_s
+    and not case.activation.second_derivative(X, **case.parameters).any()
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", PIECEWISE_LINEAR, ids=str)
+def test_piecewise_linear_gradients_with_create_graph_are_as_extreme_as_without(case, dtype):
     x = leaf(extremes(dtype))
     y = case.ours(x)
     for number in (1.0, torch.inf):
-        grad_output = torch.full_like(x, number)
+        grad_output = torch.full_like(y, number)
         (expected,) = torch.autograd.grad(y, x, grad_output, retain_graph=True)
         (gradient,) = torch.autograd.grad(y, x, grad_output, retain_graph=True, create_graph=True)
         assert_close_with_same_nan(gradient, expected)
@@ -344,8 +391,8 @@ def test_autograd_functional(case, vectorize):
         hessian = functools.partial(
             torch.autograd.functional.hessian, vectorize=vectorize, outer_jacobian_strategy=strategy
         )
-        expected = hessian(lambda x: (smooth(x) * TANGENT).sum(), ROW)
-        actual = hessian(lambda x: (ours(x) * TANGENT).sum(), ROW)
+        expected = hessian(lambda x: weighted(smooth(x)), ROW)
+        actual = hessian(lambda x: weighted(ours(x)), ROW)
         assert_within_ulp(actual, expected, ulp=16, scale=float(expected.detach().abs().max()))
 
 
@@ -353,25 +400,36 @@ def test_autograd_functional(case, vectorize):
 
 TANGENT = torch.linspace(-1, 2, ROW.numel(), dtype=torch.float64)
 
+
+def weighted(y):
+    """Return a number that depends on every entry of a vector, which is half as long for a gated unit."""
+    return (y * TANGENT[: y.numel()]).sum()
+
+
+def cotangent(y):
+    return TANGENT[: y.shape[-1]]
+
+
 #: From a function of a vector to its derivative in one form or another.
 TRANSFORMS = {
-    "grad": lambda f: func.grad(lambda x: (f(x) * TANGENT).sum())(ROW),
-    "grad_and_value": lambda f: func.grad_and_value(lambda x: (f(x) * TANGENT).sum())(ROW)[0],
-    "vjp": lambda f: func.vjp(f, ROW)[1](TANGENT)[0],
+    "grad": lambda f: func.grad(lambda x: weighted(f(x)))(ROW),
+    "grad_and_value": lambda f: func.grad_and_value(lambda x: weighted(f(x)))(ROW)[0],
+    "vjp": lambda f: func.vjp(f, ROW)[1](cotangent(f(ROW)))[0],
     "jvp": lambda f: func.jvp(f, (ROW,), (TANGENT,))[1],
+    "linearize": lambda f: func.linearize(f, ROW)[1](TANGENT),
     "jacrev": lambda f: func.jacrev(f)(ROW),
     "jacrev in chunks": lambda f: func.jacrev(f, chunk_size=2)(ROW),
     "jacfwd": lambda f: func.jacfwd(f)(ROW),
-    "hessian": lambda f: func.hessian(lambda x: (f(x) * TANGENT).sum())(ROW),
-    "hessian vector product": lambda f: func.jvp(func.grad(lambda x: (f(x) * TANGENT).sum()), (ROW,), (TANGENT,))[1],
-    "gradients of samples": lambda f: func.vmap(func.grad(lambda x: (f(x) * TANGENT[:3]).sum()))(X),
-    "gradient of a batch": lambda f: func.grad(lambda x: (func.vmap(f)(x) * noise_like(X)).sum())(X),
+    "hessian": lambda f: func.hessian(lambda x: weighted(f(x)))(ROW),
+    "hessian vector product": lambda f: func.jvp(func.grad(lambda x: weighted(f(x))), (ROW,), (TANGENT,))[1],
+    "gradients of samples": lambda f: func.vmap(func.grad(lambda x: weighted(f(x))))(X[:, 1:]),
+    "gradient of a batch": lambda f: func.grad(lambda x: weighted(func.vmap(f)(x).flatten()))(X[:, 1:]),
     "batch of tangents": lambda f: func.vmap(lambda t: func.jvp(f, (ROW,), (t,))[1])(torch.eye(6, dtype=ROW.dtype)),
-    "batch of cotangents": lambda f: func.vmap(func.vjp(f, ROW)[1])(torch.eye(6, dtype=ROW.dtype))[0],
-    "vjp of jvp": lambda f: func.vjp(lambda x: func.jvp(f, (x,), (TANGENT,))[1], ROW)[1](TANGENT)[0],
-    "jvp of vjp": lambda f: func.jvp(lambda x: func.vjp(f, x)[1](TANGENT)[0], (ROW,), (TANGENT,))[1],
-    "autograd of vmap": lambda f: value_and_grad(func.vmap(f), X)[1],
-    "autograd of jvp": lambda f: value_and_grad(lambda x: func.jvp(f, (x,), (TANGENT,))[1] + x * x, ROW)[1],
+    "batch of cotangents": lambda f: func.vmap(func.vjp(f, ROW)[1])(torch.eye(len(f(ROW)), dtype=ROW.dtype))[0],
+    "vjp of jvp": lambda f: func.vjp(lambda x: func.jvp(f, (x,), (TANGENT,))[1], ROW)[1](cotangent(f(ROW)))[0],
+    "jvp of vjp": lambda f: func.jvp(lambda x: func.vjp(f, x)[1](cotangent(f(x)))[0], (ROW,), (TANGENT,))[1],
+    "autograd of vmap": lambda f: value_and_grad(func.vmap(f), X[:, 1:])[1],
+    "autograd of jvp": lambda f: value_and_grad(lambda x: func.jvp(f, (x,), (TANGENT,))[1].sum() + x * x, ROW)[1],
 }
 
 
@@ -392,7 +450,7 @@ def test_transforms_give_the_value_beside_the_derivative(case):
 
 def test_vmap_maps_over_any_dimension_and_nests(case):
     ours, _ = row_case(case)
-    batch = torch.stack([X, 2 * X, -X])  # 3 × 2 × 3
+    batch = torch.stack([X, 2 * X, -X])[:, :, 1:]  # 3 × 2 × 2
     expected = torch.stack([torch.stack([ours(row) for row in matrix]) for matrix in batch])
     nested = func.vmap(func.vmap(ours))
     assert_within_ulp(nested(batch), expected)
@@ -404,7 +462,7 @@ def test_a_graph_made_outside_is_differentiated_inside_vmap(case):
     x = leaf(ROW)
     ours, _ = row_case(case)
     y = ours(x)
-    rows = func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0])(torch.eye(6, dtype=x.dtype))
+    rows = func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0])(torch.eye(len(y), dtype=x.dtype))
     expected = func.jacrev(ours)(ROW)
     assert_within_ulp(rows, expected, scale=case.max_derivative())
 
@@ -412,7 +470,7 @@ def test_a_graph_made_outside_is_differentiated_inside_vmap(case):
 def test_batched_gradients_are_the_gradients_one_by_one(case, dtype):
     x = leaf(preactivations(dtype))
     y = case.ours(x)
-    grad_outputs = torch.stack([noise_like(x), torch.ones_like(x)])
+    grad_outputs = torch.stack([noise_like(y), torch.ones_like(y)])
     for create_graph in (False, True):
         (batch,) = torch.autograd.grad(
             y, x, grad_outputs, is_grads_batched=True, create_graph=create_graph, retain_graph=True
@@ -431,9 +489,9 @@ def test_dual_numbers_carry_the_derivative(case, dtype, requires_grad):
     tangent = noise_like(x)
     with forward_ad.dual_level():
         output = forward_ad.unpack_dual(case.ours(forward_ad.make_dual(x, tangent)))
-    assert_same(output.primal.detach(), case.ours(x.detach()))
-    # Every Jacobian here is symmetric: products from the left, which the reference gives, are those from the right.
-    assert_grad_within_ulp(case, x, tangent, output.tangent)
+    assert_value_within_ulp(case, x, output.primal, formula=True)
+    # Autograd has σ' as y(1 - y), half an ULP of 1 off, and a gate multiplies that by up to 44 ≥ x z'(x).
+    assert_tangent_within_ulp(case, x, tangent, output.tangent, ulp=32)
 
 
 def test_forward_over_reverse_of_dual_numbers(case):
@@ -441,7 +499,7 @@ def test_forward_over_reverse_of_dual_numbers(case):
         x = leaf(X)
         with forward_ad.dual_level():
             dual = forward_ad.make_dual(x, noise_like(X))
-            (gradient,) = torch.autograd.grad((function(dual) * noise_like(X)).sum(), x, create_graph=True)
+            (gradient,) = torch.autograd.grad(weighted(function(dual).flatten()), x, create_graph=True)
             return forward_ad.unpack_dual(gradient).tangent
 
     expected = hessian_vector_product(case.smooth)
@@ -453,19 +511,17 @@ def test_forward_over_reverse_of_dual_numbers(case):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_a_graph_made_outside_takes_dual_gradients_as_torch_s_does(case, create_graph):
-    def tangent_of_gradient(function):
-        x = leaf(X)
-        y = function(x)
-        with forward_ad.dual_level():
-            dual = forward_ad.make_dual(torch.ones_like(X), noise_like(X))
-            (gradient,) = torch.autograd.grad(y, x, dual, create_graph=create_graph)
-            return forward_ad.unpack_dual(gradient).tangent
-
-    actual, expected = tangent_of_gradient(case.ours), tangent_of_gradient(case.smooth)
-    if actual is None:  # as good as zero
-        actual = torch.zeros_like(X)
-    assert_within_ulp(actual, expected, scale=float(noise_like(X).abs().max()) * case.max_derivative())
+def test_a_graph_made_outside_takes_dual_gradients(case, create_graph):
+    # Which some of torch's own, SiLU's and Mish's for example, refuse.
+    x = leaf(X)
+    y = case.ours(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.ones_like(y), noise_like(y))
+        (gradient,) = torch.autograd.grad(y, x, dual, create_graph=create_graph)
+        tangent = forward_ad.unpack_dual(gradient).tangent
+    if tangent is None:  # as good as zero
+        tangent = torch.zeros_like(X)
+    assert_grad_within_ulp(case, X, noise_like(y), tangent)
 
 
 # ---- checkpoint, autocast
@@ -475,12 +531,15 @@ def test_a_graph_made_outside_takes_dual_gradients_as_torch_s_does(case, create_
 @pytest.mark.parametrize("autocast", [False, True])
 def test_checkpointing_changes_no_gradient(case, use_reentrant, autocast):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 6), case.module(), nn.Linear(6, 6), case.module())
+    half = 3 if case.activation.kind == "gated" else 6
+    layers = [case.along(-1).module(torch.float32) for _ in range(2)]
+    model = nn.Sequential(nn.Linear(6, 6), layers[0], nn.Linear(half, 6), layers[1])
     x = noise_like(torch.empty(4, 6))
 
     def gradients(run):
         model.zero_grad()
         input = leaf(x)
+        torch.manual_seed(1)  # of the randomised ReLU
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             output = run(input)
         output.backward(noise_like(output))
@@ -499,74 +558,101 @@ def by_activation(cases):
     return [list(group) for _, group in itertools.groupby(cases, operator.attrgetter("key"))]
 
 
-@pytest.mark.usefixtures("fresh_dynamo")
-@pytest.mark.parametrize("cases", by_activation(CASES), ids=lambda cases: cases[0].key)
-def test_compiled_by_inductor_values_and_gradients_are_the_reference_s(cases):
-    # One graph with every set of parameters, since each compilation by Inductor takes seconds.
-    compiled = torch.compile(
-        lambda xs: [[case.ours(x) for x in pair] for case, pair in zip(cases, xs, strict=True)], fullgraph=True
-    )
-    xs = [(leaf(preactivations(torch.float32)), leaf(extremes(torch.float32))) for _ in cases]
-    for case, (x, extreme), (y, y_extreme) in zip(cases, xs, compiled(xs), strict=True):
-        assert_value_within_ulp(case, x, y)
-        (grad_input,) = torch.autograd.grad(y, x, noise_like(x), retain_graph=True)
-        assert_grad_within_ulp(case, x, noise_like(x), grad_input)
-        (grad_extreme,) = torch.autograd.grad(y_extreme, extreme, torch.ones_like(extreme), retain_graph=True)
-        expected = value_and_grad(case.ours, extreme, torch.ones_like(extreme))
-        for actual, reference in zip((y_extreme, grad_extreme), expected, strict=True):
-            assert_close_with_same_nan(actual, reference)
+def in_groups(cases, size):
+    """Return the cases of a few activations at a time, since each compilation takes seconds."""
+    activations = by_activation(cases)
+    return [list(itertools.chain(*activations[start : start + size])) for start in range(0, len(activations), size)]
 
 
-@pytest.mark.usefixtures("fresh_dynamo")
-def test_compiled_values_and_gradients_are_those_of_eager_mode_in_every_dtype(case):
-    compiled = torch.compile(lambda *xs: [case.ours(x) for x in xs], fullgraph=True, backend="aot_eager")
-    xs = [leaf(preactivations(dtype)) for dtype in DTYPES]
-    for x, y in zip(xs, compiled(*xs), strict=True):
-        assert_same(y.detach(), case.ours(x).detach())
-        (grad_input,) = torch.autograd.grad(y, x, noise_like(x), retain_graph=True)
+def keys(cases):
+    return "+".join(dict.fromkeys(case.key for case in cases))
+
+
+def compiled(cases, **options):
+    """Return one compiled function that applies every case to its own tensor."""
+
+    def run(xs):
+        return [case.ours(x) for case, x in zip(cases, xs, strict=True)]
+
+    return torch.compile(run, fullgraph=True, **options)
+
+
+def assert_values_and_gradients(cases, function, x):
+    """Assert that a compiled function has the reference's values and gradients at ``x``, and no NaN at extremes."""
+    xs = [leaf(x) for _ in cases]
+    ys = function(xs)
+    grad_outputs = [noise_like(y) for y in ys]
+    # All at once: what is compiled frees its buffers when it goes backward.
+    grad_inputs = torch.autograd.grad(ys, xs, grad_outputs)
+    for case, y, grad_output, grad_input in zip(cases, ys, grad_outputs, grad_inputs, strict=True):
         assert grad_input.dtype == x.dtype
-        assert_grad_within_ulp(case, x, noise_like(x), grad_input)
-    with torch.no_grad():
-        for x, y in zip(xs, compiled(*xs), strict=True):
-            assert_same(y, case.ours(x))
+        assert_value_within_ulp(case, x, y, formula=True)
+        assert_grad_within_ulp(case, x, grad_output, grad_input, ulp=32, formula=True)
+
+
+def assert_extremes(cases, function, x):
+    """Assert that no finite input gives NaN, and that values and gradients are torch's where the formula is torch's."""
+    xs = [leaf(x) for _ in cases]
+    ys = function(xs)
+    grad_inputs = torch.autograd.grad(ys, xs, [torch.ones_like(y) for y in ys])
+    numbers = ~x.isnan()  # of NaN, torch's own kernels make 0 or NaN, after the dtype and the instruction set
+    for case, y, grad_input in zip(cases, ys, grad_inputs, strict=True):
+        if case.activation.elementwise:
+            assert not grad_input[x.isfinite()].isnan().any()
+            assert not y[x.isfinite()].isnan().any()
+            if case.activation.value is not case.activation.torch_function:  # of NaN, Inductor's softshrink gives 0
+                assert y[x.isnan()].isnan().all() or case.key == "binary_step"
+        if case.gradients_are_torch_s:
+            expected = value_and_grad(case.ours, x, torch.ones_like(y))
+            if case.activation.elementwise:
+                assert_close_with_same_nan(y.detach()[numbers], expected[0][numbers])
+                assert_close_with_same_nan(grad_input[numbers], expected[1][numbers])
+            else:
+                assert_close_with_same_nan(y.detach(), expected[0])
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-def test_compiled_for_any_shape_values_and_gradients_are_those_of_eager_mode(case):
-    compiled = torch.compile(case.ours.func, fullgraph=True, backend="aot_eager", dynamic=True)
-    for x in (preactivations(torch.float32), preactivations(torch.float32)[:, 7:40].contiguous()):
-        y, grad_input = value_and_grad(functools.partial(compiled, **case.parameters), x)
-        assert_same(y, case.ours(x))
-        assert_grad_within_ulp(case, x, noise_like(x), grad_input)
+@pytest.mark.parametrize("cases", in_groups(CASES, 6), ids=keys)
+def test_compiled_by_inductor_values_and_gradients_are_the_reference_s(cases):
+    function = compiled(cases)
+    assert_values_and_gradients(cases, function, preactivations(torch.float32))
+    assert_extremes(cases, function, extremes(torch.float32))
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-def test_compiled_extreme_values_and_gradients_are_those_of_eager_mode(case):
-    compiled = torch.compile(lambda *xs: [case.ours(x) for x in xs], fullgraph=True, backend="aot_eager")
-    xs = [leaf(extremes(dtype)) for dtype in DTYPES]
-    for x, y in zip(xs, compiled(*xs), strict=True):
-        (grad_input,) = torch.autograd.grad(y, x, torch.ones_like(x), retain_graph=True)
-        expected = value_and_grad(case.ours, x, torch.ones_like(x))
-        assert_same(y.detach(), expected[0])
-        assert_close_with_same_nan(grad_input, expected[1])
+@pytest.mark.parametrize("cases", in_groups(CASES, 3), ids=keys)
+def test_compiled_values_and_gradients_are_the_reference_s_in_every_dtype(cases, dtype):
+    function = compiled(cases, backend="aot_eager")
+    assert_values_and_gradients(cases, function, preactivations(dtype))
+    assert_extremes(cases, function, extremes(dtype))
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-@pytest.mark.parametrize("key", ["leaky_relu", "softmax", "binary_step"])
-def test_one_compiled_function_serves_several_parameters(key):
-    cases = [case for case in CASES if case.key == key]
-    function = cases[0].ours.func
-    compiled = torch.compile(lambda x, parameters: function(x, **parameters) * 1, fullgraph=True, backend="aot_eager")
-    for case in cases:
-        y, grad_input = value_and_grad(functools.partial(compiled, parameters=case.parameters), X)
-        assert_same(y, case.ours(X))
-        assert_grad_within_ulp(case, X, noise_like(X), grad_input)
+@pytest.mark.parametrize("cases", in_groups(CASES, 3), ids=keys)
+def test_compiled_for_any_shape_values_and_gradients_are_the_reference_s(cases):
+    function = compiled(cases, backend="aot_eager", dynamic=True)
+    whole = preactivations(torch.float32)
+    for x in (whole, whole[:, 7:40].contiguous(), torch.cat([whole, whole])):
+        assert_values_and_gradients(cases, function, x)
+        with torch.no_grad():
+            for case, y in zip(cases, function([x] * len(cases)), strict=True):
+                assert_value_within_ulp(case, x, y, formula=True)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("cases", [cases for cases in by_activation(CASES) if len(cases) > 1], ids=keys)
+def test_one_compiled_function_serves_several_parameters(cases):
+    function = getattr(functional, cases[0].key)
+    one = torch.compile(lambda x, parameters: function(x, **parameters) * 1, fullgraph=True, backend="aot_eager")
+    for case in (*cases, *cases):  # the second time round, each has to find its own constants again
+        assert_values_and_gradients([case], lambda xs, case=case: [one(xs[0], case.parameters_for(xs[0]))], X)
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
 def test_compiled_in_a_model_the_gradients_are_those_of_eager_mode(case):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 6), case.module(), nn.Linear(6, 6)).double()
+    half = 3 if case.activation.kind == "gated" else 6
+    model = nn.Sequential(nn.Linear(6, 6), case.along(-1).module(), nn.Linear(half, 6)).double().eval()
     x = noise_like(torch.empty(4, 6, dtype=torch.float64))
     results = []
     for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
@@ -580,18 +666,17 @@ def test_compiled_in_a_model_the_gradients_are_those_of_eager_mode(case):
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("case", INPLACE_GRADIENT_CASES, ids=str)
 def test_compiled_in_place_values_and_gradients_are_those_of_eager_mode(case):
-    compiled = torch.compile(lambda x: case.ours(x * 1, inplace=True), fullgraph=True, backend="aot_eager")
-    for actual, expected in zip(value_and_grad(compiled, X), value_and_grad(case.ours, X), strict=True):
-        assert_same(actual, expected)
+    function = torch.compile(lambda x: case.ours(x * 1, inplace=True), fullgraph=True, backend="aot_eager")
+    assert_values_and_gradients([case], lambda xs: [function(xs[0])], X)
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax:UserWarning")
 @pytest.mark.parametrize("parameters", [{"dim": None}, {"dim": 0, "dtype": torch.float32}], ids=str)
 def test_compiled_softmax_takes_every_argument(parameters):
-    compiled = torch.compile(lambda x: functional.softmax(x, **parameters), fullgraph=True, backend="aot_eager")
+    function = torch.compile(lambda x: functional.softmax(x, **parameters), fullgraph=True, backend="aot_eager")
     expected = value_and_grad(lambda x: F.softmax(x, **parameters), X)
-    for actual, reference in zip(value_and_grad(compiled, X), expected, strict=True):
+    for actual, reference in zip(value_and_grad(function, X), expected, strict=True):
         assert_same(actual, reference)
 
 
@@ -609,34 +694,41 @@ def test_compiled_autograd_traces_the_backward_of_a_graph_made_in_eager_mode(cas
 @pytest.mark.usefixtures("fresh_dynamo")
 def test_transforms_inside_a_compiled_function_give_the_derivatives(case):
     ours, smooth = row_case(case)
-    compiled = torch.compile(func.grad(lambda x: (ours(x) * TANGENT).sum()), fullgraph=True, backend="aot_eager")
-    expected = func.grad(lambda x: (smooth(x) * TANGENT).sum())(ROW)
-    assert_within_ulp(compiled(ROW), expected, scale=2)
+    function = torch.compile(func.grad(lambda x: weighted(ours(x))), fullgraph=True, backend="aot_eager")
+    expected = func.grad(lambda x: weighted(smooth(x)))(ROW)
+    assert_within_ulp(function(ROW), expected, ulp=16, scale=max(2, float(expected.abs().max())))
+
+
+def in_a_model(case, dtype=torch.float32):
+    return nn.Sequential(case.module(dtype)).eval()
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
-def test_exported_programs_have_values_and_gradients_of_eager_mode(case, strict):
-    x = preactivations(torch.float32)
-    exported = torch.export.export(nn.Sequential(case.module()), (x,), strict=strict).module()
-    y, grad_input = value_and_grad(exported, x)
-    assert_same(y, case.ours(x))
-    assert_grad_within_ulp(case, x, noise_like(x), grad_input)
+@pytest.mark.parametrize("cases", by_activation(CASES), ids=keys)
+def test_exported_programs_have_values_and_gradients_of_the_reference(cases, strict):
+    for case in cases:
+        x = preactivations(torch.float32)
+        exported = torch.export.export(in_a_model(case), (x,), strict=strict).module()
+        assert_values_and_gradients([case], lambda xs, run=exported: [run(xs[0])], x)
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
 def test_exported_programs_take_any_batch_size(case):
     x = preactivations(torch.float32)
-    batch = torch.export.Dim("batch")
-    exported = torch.export.export(nn.Sequential(case.module()), (x,), dynamic_shapes=({0: batch},)).module()
-    assert_same(exported(x[:3]), case.ours(x[:3]))
+    # torch.export asks that a dimension that is halved is known to be even.
+    batch = 2 * torch.export.Dim("half", max=1000) if case.activation.kind == "gated" else torch.export.Dim("batch")
+    exported = torch.export.export(in_a_model(case), (x,), dynamic_shapes=({0: batch},)).module()
+    more = torch.cat([x, x])
+    assert_value_within_ulp(case, more, exported(more), formula=True)
 
 
 def test_a_traced_model_is_a_plain_graph_of_aten_operators(case):
-    model = nn.Sequential(nn.Linear(6, 6), case.module())
+    model = nn.Sequential(nn.Linear(6, 6), case.module(torch.float32)).eval()
     x = noise_like(torch.empty(4, 6))
     traced = torch.jit.trace(model, x)  # which traces twice, and checks that both graphs are equal
     kinds = {node.kind() for node in traced.inlined_graph.nodes()}
     assert all(kind.startswith(("aten::", "prim::")) for kind in kinds)
     assert "prim::PythonOp" not in kinds
-    assert_same(traced(x).detach(), model(x).detach())
+    y, expected = traced(x).detach(), model(x).detach()
+    assert_within_ulp(y, expected, scale=expected.abs() + float(x.abs().max()))

