@@ -81,6 +81,7 @@ def cnn():
 
 def pass_through(model, input):
     """Return the output and all gradients of one training step's worth of computation."""
+    torch.manual_seed(0)  # of random slopes and of dropout
     input = input.clone().requires_grad_()
     output = model(input * 1)  # not a leaf, so that the first module may be in place
     model.zero_grad()
@@ -91,6 +92,24 @@ def pass_through(model, input):
 def assert_same_results(model, expected_from, input):
     for actual, expected in zip(pass_through(model, input), pass_through(expected_from, input), strict=True):
         assert torch.equal(actual, expected)
+
+
+def assert_close_results(model, expected_from, input, ulp, unit=None):
+    """Assert that results agree to a few units of the greatest: both round, each in its own way.
+
+    The unit is the last place of the results' dtype, or of the dtype given. The greatest is that of the outputs, and
+    that of all gradients, since some are the rounding errors of zero.
+    """
+    results = zip(pass_through(model, input), pass_through(expected_from, input), strict=True)
+    (output, expected_output), *gradients = results
+    assert_within([output], [expected_output], ulp, unit)
+    assert_within(*zip(*gradients, strict=True), ulp, unit)
+
+
+def assert_within(actual, expected, ulp, unit=None):
+    greatest = max(float(tensor.abs().max()) for tensor in expected)
+    tolerance = ulp * torch.finfo(unit or expected[0].dtype).eps * greatest
+    torch.testing.assert_close(list(actual), list(expected), rtol=0, atol=tolerance)
 
 
 def reasons(report):

@@ -69,8 +69,7 @@ def test_functional_calls_are_reported_as_written():
             "torch.tanh(x)",
         ]
     )
-    assert [it.what for it in report.left if it.reason.startswith("a function held")] == ["choice = leaky_relu"]
-    assert [it.paths for it in report.replaced] == [("relu",)]
+    assert [it.paths for it in report.replaced] == [("",), ("relu",)]
 
 
 def test_functional_call_is_located():
@@ -140,16 +139,72 @@ def test_functions_of_other_packages_are_not_followed():
     assert calls_in(convert(Net())) == ["torch.sigmoid(x)"]
 
 
-def test_held_function_is_reported_once():
+ACT2FN = {"relu": F.relu, "silu": (nn.SiLU, {}), "count": 3}
+LAYERS = {"linear": nn.Linear, "count": 3}
+OUTSIDE = nn.GELU()
+
+
+class LooksUp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inside = OUTSIDE_TOO
+
+    def forward(self, x, name="relu"):
+        assert LAYERS["count"] == ACT2FN["count"]
+        return ACT2FN[name](OUTSIDE(x)) + OUTSIDE_TOO(x)
+
+
+OUTSIDE_TOO = nn.Tanh()
+
+
+def test_tables_of_activations_and_modules_outside_the_model_are_reported():
+    report = convert(LooksUp())
+    assert [(it.what.partition(" ")[2], it.reason) for it in report.left] == [
+        ("ACT2FN['count']", "which activation the table gives is known only when the code runs"),
+        ("ACT2FN[name](OUTSIDE(x))", "which activation the table gives is known only when the code runs"),
+        ("OUTSIDE(x)", "a module that is no part of the model"),
+    ]
+    assert [it.paths for it in report.replaced] == [("inside",)]
+    assert len(convert(LooksUp(), {nn.SiLU: nn.Tanh}).left) == 2
+    assert len(convert(LooksUp(), {nn.GELU: nn.Tanh}).left) == 3
+
+
+def test_modules_outside_the_model_that_are_torchacts_are_reported_where_a_mapping_names_them(monkeypatch):
+    monkeypatch.setitem(globals(), "OUTSIDE", torchact.GELU())
+    assert "OUTSIDE(x)" not in [it.what.partition(" ")[2] for it in convert(LooksUp()).left]
+    assert "OUTSIDE(x)" in [it.what.partition(" ")[2] for it in convert(LooksUp(), {"gelu": "relu"}).left]
+
+
+@pytest.mark.parametrize(
+    "table", [[nn.ReLU], [F.relu], (nn.ReLU(),), [(F.relu, {})], [torch.nn.functional.linear, F.tanh]]
+)
+def test_what_a_table_may_hold(table, monkeypatch):
+    monkeypatch.setitem(globals(), "ACT2FN", dict(enumerate(table), count=3))
+    assert any("ACT2FN[name]" in it.what for it in convert(LooksUp()).left)
+
+
+def test_torchacts_own_functions_are_reported_where_a_mapping_names_them():
     class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.activation = torch.relu
-
         def forward(self, x):
-            return self.activation(x)
+            return torchact.functional.relu(x)
 
-    assert [it.what for it in convert(Net()).left] == ["activation = relu"]
+    assert convert(Net()) == Conversion((), ())
+    assert calls_in(convert(Net(), {"relu": "tanh"})) == ["torchact.functional.relu(x)"]
+
+
+def rectify_half(x):
+    return F.relu(x) / 2
+
+
+def test_calls_in_functions_that_an_attribute_holds_are_reported():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.TransformerDecoderLayer(2, 1, 4))
+    model[0].activation = functools.partial(rectify_half)
+    model[1].activation = eval("lambda x: F.relu(x)", {"F": F, "__name__": "nowhere"})
+    model[2].activation = lambda x: F.silu(x)
+    left = {it.paths: (it.what.partition(" ")[2], it.reason) for it in convert(model).left}
+    assert left["0",] == ("F.relu(x)", "functional call; only modules are swapped")
+    assert left["1",] == ("= <lambda>", "its source is not available: functional calls were not seen")
+    assert left["2",] == ("F.silu(x)", "functional call; only modules are swapped")
 
 
 def test_closures_are_resolved():
@@ -209,14 +264,6 @@ def test_fused_activations_are_reported(module, computed):
     name = f"torch.nn.{type(module).__name__}"
     left = tuple(Left(("",), name, f"computes {kind} in a fused kernel") for kind in computed)
     assert convert(module) == Conversion((), left)
-
-
-def test_transformer_layer_with_a_function_is_reported():
-    report = convert(nn.TransformerEncoderLayer(4, 2, 8))
-    assert reasons(report) == {
-        (("",), "activation = relu"): "a function held by an attribute; only modules are swapped",
-        (("self_attn",), "torch.nn.MultiheadAttention"): "computes Softmax in a fused kernel",
-    }
 
 
 def test_transformer_layer_with_a_module_keeps_its_results_and_its_fused_kernel_is_reported():

@@ -13,7 +13,7 @@ def test_report_reads_well():
 
     relu = nn.ReLU()
     report = convert(
-        nn.Sequential(relu, nn.Sequential(relu, relu, nn.ReLU()), nn.GELU(), nn.Sigmoid(), Net(), nn.GELU())
+        nn.Sequential(relu, nn.Sequential(relu, relu, nn.ReLU()), nn.RNN(1, 1), nn.Sigmoid(), Net(), nn.RNN(1, 1))
     )
     lines = str(report).splitlines()
     calls = [it.what.partition(" ")[0] for it in report.left if it.paths == ("4",)]
@@ -22,7 +22,7 @@ def test_report_reads_well():
         "  0, 1.0, ... (4 places)  torch.nn.ReLU     -> torchact.ReLU",
         "  3                       torch.nn.Sigmoid  -> torchact.Sigmoid",
         "Left alone",
-        f"  2, 5  torch.nn.GELU{' ' * 59}  torchact has no counterpart",
+        f"  2, 5  torch.nn.RNN{' ' * 60}  computes Tanh in a fused kernel",
     ]
     assert lines[5].startswith(f"  4     {calls[0]} torch.relu(x)  ")
     assert lines[6].startswith(f"  4     {calls[1]} torch.relu(x + x")

@@ -16,7 +16,8 @@ from torch import nn
 class Change(NamedTuple):
     """A conversion that is decided and cannot fail."""
 
-    after: str  #: the class that the module will have, for the report
+    before: str  #: the class that the module has, or the function that its attribute holds, for the report
+    after: str  #: what will be there
     apply: Callable[[], None]
 
 

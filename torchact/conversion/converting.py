@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import nn
 
-from torchact.conversion import functional_calls
+from torchact.conversion import functional_calls, held_functions
 from torchact.conversion.change import LeftAlone
 from torchact.conversion.counterparts import to_counterpart
+from torchact.conversion.functions import FunctionalActivation
 from torchact.conversion.mapping import checked, leave_fused_path, to_mapped
 from torchact.conversion.report import Conversion, Left, Replaced, class_name
 
@@ -18,16 +19,19 @@ def convert(
     model: nn.Module,
     mapping: Mapping[type[nn.Module] | str, type[nn.Module] | Callable[[], nn.Module] | str] | None = None,
 ) -> Conversion:
-    """Replace torch.nn's activations by torchact's in ``model``, in place, or one kind of activation by another.
+    """Replace the activations in ``model`` by torchact's, in place, or one kind of activation by another.
 
-    Without a mapping, every module of torch.nn that torchact has a counterpart of becomes that counterpart; outputs and
-    gradients stay equal. A module of a user's subclass remains one, and is then an instance of torchact's class as
-    well. Left alone, and reported, are
+    Without a mapping, all activations of torch.nn become torchact's, and so do those of Hugging Face transformers and
+    of timm; outputs and gradients stay equal, to the rounding of their dtype. A module of a user's subclass, or of
+    another package's class, remains one, and is then an instance of torchact's class as well. Where an attribute holds
+    a function of torch, as ``activation`` of ``nn.TransformerEncoderLayer`` does, torchact's function takes its place.
+    Left alone, and reported, are
 
-    - activations that torchact does not have (``nn.GELU``);
-    - subclasses that override ``forward`` without calling torch's, instances that carry one, and TorchScript;
-    - what is no module: functional calls (``F.relu(x)``, ``x.sigmoid()``) in the modules' methods and in the functions
-      of the same package that these call, functions held by attributes, and fused kernels (``nn.LSTM``).
+    - activations that torchact does not have (the ``HardMish`` of timm);
+    - subclasses that override ``forward`` without calling the original, instances that carry one, and TorchScript;
+    - calls (``F.relu(x)``, ``x.sigmoid()``, ``ACT2FN[name](x)``) in the modules' methods, in the functions of the same
+      package that these call and in functions that an attribute holds, of functions and of modules outside the model;
+    - fused kernels (``nn.LSTM``, ``nn.MultiheadAttention``, ``nn.TransformerEncoderLayer`` in eval mode).
 
     With a mapping, the kinds it names are swapped and nothing else; the report then speaks of these kinds only. A
     swapped module takes its parameters and buffers from a new module of the other kind: convert before
@@ -40,11 +44,12 @@ def convert(
 
     Args:
         model: any module, also a single activation.
-        mapping: from a kind to the kind that takes its place. A key is a module class, which its subclasses match too
-            unless they override ``forward``, or an activation's name; the most specific key wins. A value is a module
-            class, an activation's name, or a function without arguments that returns a new module. Classes and names
-            take over ``inplace`` and ``dim`` from the module that they replace, and all parameters where one kind is a
-            subclass of the other; a function's module is taken as it is.
+        mapping: from a kind to the kind that takes its place. A key is a module class, or an activation's name; its
+            subclasses match too unless they override ``forward``, and so do transformers' and timm's classes of the
+            same activation; the most specific key wins. A value is a module class, an activation's name, or a function
+            without arguments that returns a new module. Classes and names take over ``inplace`` and ``dim`` from the
+            module that they replace, and all parameters where one kind is a subclass of the other; a function's module
+            is taken as it is.
 
     Raises:
         TypeError: ``model`` is not a module, ``mapping`` not a mapping, or a key or value not one of the above.
@@ -52,18 +57,26 @@ def convert(
 
     Example:
         >>> from torch import nn
-        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 4), nn.GELU(), nn.Sigmoid())
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.RNN(8, 4))
         >>> print(convert(model))
         Replaced
-          1  torch.nn.ReLU     -> torchact.ReLU
-          4  torch.nn.Sigmoid  -> torchact.Sigmoid
+          1  torch.nn.ReLU  -> torchact.ReLU
         Left alone
-          3  torch.nn.GELU  torchact has no counterpart
-        Replaced 2 activations; left 1 alone.
-        >>> print(convert(model, {nn.Sigmoid: "tanh", nn.GELU: lambda: nn.LeakyReLU(0.2)}))
+          2  torch.nn.RNN  computes Tanh in a fused kernel
+        Replaced 1 activation; left 1 alone.
+        >>> model = nn.TransformerEncoderLayer(4, 2, activation=nn.functional.gelu)
+        >>> print(convert(model))
         Replaced
-          3  torch.nn.GELU     -> torch.nn.LeakyReLU
-          4  torchact.Sigmoid  -> torchact.Tanh
+          (model)  activation = gelu  -> torchact.functional.gelu
+        Left alone
+          (model)    torch.nn.TransformerEncoderLayer  computes GELU in a fused kernel in eval mode
+          self_attn  torch.nn.MultiheadAttention       computes Softmax in a fused kernel
+        Replaced 1 activation; left 2 alone.
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.SiLU())
+        >>> print(convert(model, {nn.Sigmoid: "tanh", nn.SiLU: lambda: nn.LeakyReLU(0.2)}))
+        Replaced
+          1  torch.nn.Sigmoid  -> torchact.Tanh
+          3  torch.nn.SiLU     -> torch.nn.LeakyReLU
         Replaced 2 activations; left 0 alone.
     """
     if not isinstance(model, nn.Module):
@@ -72,19 +85,20 @@ def convert(
     paths = _paths(model)
     replaced, left, changes = [], [], []
     for module, places in paths.items():
-        name = class_name(type(module))
+        decided = []
         try:
             change = to_counterpart(module) if swaps is None else to_mapped(module, swaps)
+            decided += [] if change is None else [change]
         except LeftAlone as reason:
-            left.append(Left(places, name, str(reason)))
-            continue
-        if change is not None:
-            replaced.append(Replaced(places, name, change.after))
-            changes.append(change)
+            left.append(Left(places, class_name(type(module)), str(reason)))
+        if swaps is None:
+            decided += held_functions.to_counterparts(module)
+        replaced += [Replaced(places, change.before, change.after) for change in decided]
+        changes += decided
     left += [
         Left(places, call.what, call.reason)
-        for places, call in _functional_calls(paths)
-        if swaps is None or call.kind is None or issubclass(call.kind, tuple(swaps))
+        for places, call in _functional_activations(paths, replaced=swaps is None)
+        if (not call.own if swaps is None else call.kind is None or issubclass(call.kind, tuple(swaps)))
     ]
     for change in changes:
         change.apply()
@@ -102,16 +116,25 @@ def _paths(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
     return paths
 
 
-def _functional_calls(
-    paths: Mapping[nn.Module, tuple[str, ...]],
-) -> Iterator[tuple[tuple[str, ...], functional_calls.FunctionalActivation]]:
-    """Yield the calls with their places: a module's own, then those that all modules of its class make."""
+def _functional_activations(
+    paths: Mapping[nn.Module, tuple[str, ...]], replaced: bool
+) -> Iterator[tuple[tuple[str, ...], FunctionalActivation]]:
+    """Yield the activations that are no modules with their places: a module's own, then those of all of its class.
+
+    Args:
+        paths: the modules of the model with their places.
+        replaced: leave out the functions that have been decided to be replaced.
+    """
     by_class: dict[type[nn.Module], list[nn.Module]] = defaultdict(list)
     for module, places in paths.items():
         by_class[type(module)].append(module)
-        for call in (*functional_calls.held_by(module), *functional_calls.fused_in(module)):
+        for call in (
+            *held_functions.held_by(module, replaced),
+            *functional_calls.called_by_held(module, paths),
+            *functional_calls.fused_in(module),
+        ):
             yield places, call
     for modules in by_class.values():
         places = tuple(path for module in modules for path in paths[module])
-        for call in functional_calls.called_by(modules[0]):
+        for call in functional_calls.called_by(modules[0], paths):
             yield places, call

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from torchact import catalogue, modules
+from torchact.conversion import foreign
 from torchact.conversion.change import Change, LeftAlone, refuse_own_forward
 from torchact.conversion.report import class_name
 
@@ -47,13 +48,12 @@ def to_mapped(module: nn.Module, mapping: Mapping[type[nn.Module], Callable[[], 
     Raises:
         LeftAlone: it is of a kind that the mapping names and cannot become another.
     """
-    bases = type(module).__mro__
+    bases = _bases(type(module))
     kind = next((base for base in bases if base in mapping), None)
     if kind is None or mapping[kind] is type(module):
         return None
     refuse_own_forward(module)
-    own_classes = modules.MODULES.values()
-    if any("forward" in vars(base) and base not in own_classes for base in bases[: bases.index(kind)]):
+    if any("forward" in vars(base) and not _is_known(base) for base in bases[: bases.index(kind)]):
         raise LeftAlone("its class overrides forward; name that class in the mapping to swap it")
     if module._modules:
         raise LeftAlone("it contains other modules")
@@ -61,7 +61,23 @@ def to_mapped(module: nn.Module, mapping: Mapping[type[nn.Module], Callable[[], 
     if isinstance(mapping[kind], type):
         _take_over_parameters(fresh, module, related=isinstance(module, type(fresh)) or isinstance(fresh, kind))
     fresh.train(module.training)
-    return Change(class_name(type(fresh)), functools.partial(_become, module, fresh))
+    return Change(class_name(type(module)), class_name(type(fresh)), functools.partial(_become, module, fresh))
+
+
+def _bases(module_class: type[nn.Module]) -> tuple[type, ...]:
+    """Return the bases of ``module_class``, with torchact's and torch's after another package's activation."""
+    bases = module_class.__mro__
+    activation = foreign.activation_among(module_class)
+    key = None if activation is None else foreign.key_of(activation)
+    if activation is None or key is None:
+        return bases
+    place = bases.index(activation) + 1
+    return (*bases[:place], *(base for base in modules.MODULES[key].__mro__ if base not in bases), *bases[place:])
+
+
+def _is_known(base: type) -> bool:
+    """Whether ``base`` is an activation of torchact or of another package, whose ``forward`` is what its name says."""
+    return base in modules.MODULES.values() or foreign.is_activation(base)
 
 
 def leave_fused_path(layer: nn.TransformerEncoderLayer) -> None:

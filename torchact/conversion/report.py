@@ -15,11 +15,11 @@ _MOST_PATHS = 2
 
 @dataclass(frozen=True)
 class Replaced:
-    """One module that was converted."""
+    """One module that was converted, or one attribute of a module that held a function."""
 
     paths: tuple[str, ...]  #: where it stands in the model, "" for the model itself; several for a shared module
-    before: str  #: its class, by its public name
-    after: str  #: the class that it has now
+    before: str  #: its class, by its public name, or the attribute and its function
+    after: str  #: the class that it has now, or the function
 
 
 @dataclass(frozen=True)

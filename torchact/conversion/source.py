@@ -16,7 +16,10 @@ _UNKNOWN = object()  # stands for what is known only when the code runs
 
 
 class Use(NamedTuple):
-    """A name, or a dotted name, that a function reads. ``str`` gives it, or the call of it, as it is written."""
+    """A name, or a dotted name, that a function reads.
+
+    ``str`` gives it as it is written, with what follows if it is called or indexed or both.
+    """
 
     expression: ast.expr
     line: int
@@ -58,21 +61,28 @@ def uses(function: FunctionType, module: nn.Module) -> list[Use] | None:
         return None
     names = _names_in(function, module)
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    entries = {id(node.value): node for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
     reads = [
         node
         for node in ast.walk(tree)
         if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load)
     ]
     reads.sort(key=lambda node: (node.end_lineno, node.end_col_offset))
-    return [_use(node, calls.get(id(node)), names) for node in reads]
+    return [_use(node, calls, entries, names) for node in reads]
 
 
-def _use(node: ast.Name | ast.Attribute, call: ast.Call | None, names: Mapping[str, Any]) -> Use:
+def _use(
+    node: ast.Name | ast.Attribute,
+    calls: Mapping[int, ast.Call],
+    entries: Mapping[int, ast.Subscript],
+    names: Mapping[str, Any],
+) -> Use:
     method = None
-    if call is not None and isinstance(node, ast.Attribute):
+    if id(node) in calls and isinstance(node, ast.Attribute):
         owner = _resolve(node.value, names)
         method = node.attr if owner is _UNKNOWN or isinstance(owner, Tensor) else None
-    return Use(call or node, node.end_lineno or 0, _resolve(node, names), method)
+    indexed = entries.get(id(node), node)
+    return Use(calls.get(id(indexed), indexed), node.end_lineno or 0, _resolve(node, names), method)
 
 
 def _syntax_tree(function: FunctionType) -> ast.Module | None:
