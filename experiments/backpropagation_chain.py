@@ -64,9 +64,10 @@ class Chain:
     def __post_init__(self) -> None:
         if not self.record.elementwise:
             choices = ", ".join(key for key, other in catalogue.CATALOGUE.items() if other.elementwise)
+            why = "it halves a row" if self.record.kind == "gated" else "of one alone it is the same whatever that is"
             raise ValueError(
                 f"activation: expected one that takes each number by itself ({choices}), got {self.activation!r}, "
-                f"which needs several (the softmax of one number is always 1)"
+                f"which needs several: {why}"
             )
         if not self.weights or len(self.weights) != len(self.biases):
             raise ValueError(
@@ -148,10 +149,16 @@ def by_functions(parameters: Parameters, chain: Chain) -> Parameters:
     return state(parameters, chain).gradient
 
 
+def difference_steps(point: Tensor, chain: Chain) -> Tensor:
+    """Return the steps of the central differences: where φ is steep, as a fast sine is, E bends as much faster."""
+    steepness = chain.record.max_derivative()
+    return DIFFERENCE_STEP * point.abs().clamp(min=1) / (max(1.0, steepness) if math.isfinite(steepness) else 1.0)
+
+
 def by_finite_differences(parameters: Parameters, chain: Chain) -> Parameters:
     """Return the gradient of E by central differences; across a kink of φ they are an average of both sides."""
     point = torch.cat(parameters)
-    steps = DIFFERENCE_STEP * point.abs().clamp(min=1)
+    steps = difference_steps(point, chain)
 
     def errors_at(points: Tensor) -> Tensor:  # one point a column: all parameters are moved at once, each in its own
         _, activations = forward(Parameters(*points.chunk(2)), chain.x, chain.record.value)
@@ -164,7 +171,8 @@ def by_finite_differences(parameters: Parameters, chain: Chain) -> Parameters:
 def state(parameters: Parameters, chain: Chain) -> State:
     """Return the output, the error and its gradient at ``parameters``, by torchact's Functions."""
     leaves = Parameters(*(parameter.detach().requires_grad_() for parameter in parameters))
-    _, activations = forward(leaves, chain.x, modules.create(chain.activation))
+    # In double precision if it learns, and with the mean slope if it draws slopes in training.
+    _, activations = forward(leaves, chain.x, modules.create(chain.activation).double().eval())
     value = error(activations[-1], chain.target)
     gradient = Parameters(*torch.autograd.grad(value, leaves))
     return State(parameters, gradient, activations[-1].item(), value.item())

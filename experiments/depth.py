@@ -51,7 +51,7 @@ class Settings:
     """Gradient against depth: activations × initialisations × depths × seeds, trained on 8×8 digits."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu")
-    """Activations of the hidden layers: any in the catalogue."""
+    """Activations of the hidden layers: any in the catalogue but gated units and softmax2d."""
     initialisations: tuple[str, ...] = ("default", "xavier", "he", "orthogonal")
     """Initialisations: default (torch's own), xavier, he, orthogonal."""
     depths: tuple[int, ...] = (2, 10, 20)

@@ -42,12 +42,12 @@ def story(runs: pd.DataFrame, initial: pd.DataFrame, width: int) -> Figure:
     """
     depth = int(runs["depth"].max())
     deepest = initial[(initial["depth"] == depth) & (initial["layer"] <= depth)]
-    figure = Figure(figsize=(12, 5.2), layout="constrained")
+    highlighted, colours = _highlights(runs[runs["depth"] == depth]), style.colours(runs["activation"])
+    figure = Figure(figsize=(12, max(5.2, 2 + 0.2 * len(highlighted))), layout="constrained")  # the legend is in it
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    highlighted = _highlights(runs[runs["depth"] == depth])
     for (activation, initialisation), group in deepest.groupby(["activation", "initialisation"], sort=False):
         chosen = (activation, initialisation) in highlighted
-        look = _look(activation, initialisation, chosen)
+        look = _look(activation, initialisation, colours[activation] if chosen else None)
         predicted = chosen and network.predict(activation, initialisation, depth, width) is not None
         measured = look | {"linestyle": "none"} if predicted else look
         style.with_band(left, group, "layer", "preactivation_gradient_norm", band=chosen, **measured)
@@ -96,13 +96,13 @@ def grid(initial: pd.DataFrame, column: str, label: str, width: int | None = Non
 
 def accuracy(runs: pd.DataFrame) -> Figure:
     """Draw final test accuracy against depth: a panel an activation, a line an initialisation, bands over seeds."""
-    activations = list(runs["activation"].unique())
+    activations, colours = list(runs["activation"].unique()), style.colours(runs["activation"])
     figure = Figure(figsize=(1.5 + 3.2 * len(activations), 4), layout="constrained")
     panels = figure.subplots(1, len(activations), sharey=True, squeeze=False)[0]
     for axes, activation in zip(panels, activations, strict=True):
         of_activation = runs[runs["activation"] == activation]
         for initialisation, group in of_activation.groupby("initialisation", sort=False):
-            look = style.line(initialisation) | {"color": style.colour(activation)}
+            look = style.line(initialisation) | {"color": colours[activation]}
             style.with_band(axes, group, "depth", "test_accuracy", log=False, **look)
         style.accuracy_axes(axes, catalogue.get(activation).name, "hidden layers")
         axes.set_xticks(sorted(runs["depth"].unique()))
@@ -153,9 +153,9 @@ def _highlights(deepest: pd.DataFrame) -> set[tuple[str, str]]:
     return {*best, ratios.idxmin()}
 
 
-def _look(activation: str, initialisation: str, chosen: bool) -> dict[str, Any]:
-    """Return how a combination's line looks in the story: its own colour and a label, or grey without one."""
-    if not chosen:
+def _look(activation: str, initialisation: str, colour: str | None) -> dict[str, Any]:
+    """Return how a combination's line looks in the story: in colour with a label, or grey without one."""
+    if colour is None:
         return {"color": "#c8c8c8", "linewidth": 1.0, "zorder": 1}
-    look = {"color": style.colour(activation), "zorder": 2, "label": style.label(activation, initialisation)}
+    look = {"color": colour, "zorder": 2, "label": style.label(activation, initialisation)}
     return style.line(initialisation) | look

@@ -128,12 +128,12 @@ def outcome_by_depth(runs: pd.DataFrame, outcomes: pd.DataFrame, plan: Plan) -> 
     """Draw the steps to the accuracy, and the accuracy after training, against depth: a line an activation."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    activations = list(runs["activation"].unique())
+    activations, colours = list(runs["activation"].unique()), style.colours(runs["activation"])
     # Markers at the same height are set apart, so that they do not hide each other.
     apart = 0.013 * max(runs["depth"].max() - runs["depth"].min(), 1)
     for place, activation in enumerate(activations):
         rows = runs[runs["activation"] == activation]
-        look: dict[str, Any] = {"color": style.colour(activation), "label": catalogue.get(activation).name}
+        look: dict[str, Any] = {"color": colours[activation], "label": catalogue.get(activation).name}
         shift = apart * (place - (len(activations) - 1) / 2)
         medians = outcomes[outcomes["activation"] == activation].set_index("depth")["median_steps_to_accuracy"]
         _draw_steps(left, rows, medians.sort_index(), plan.steps, shift, **look)
@@ -190,8 +190,9 @@ def before_and_after(curves: pd.DataFrame, layers: pd.DataFrame, plan: Plan) -> 
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     initial = layers[(layers["step"] == 0) & (layers["layer"] <= plan.deepest)]
+    colours = style.colours(activation for activation, _ in CURE)
     for stage, (activation, initialisation) in enumerate(CURE, start=1):
-        look = style.line(initialisation) | {"color": style.colour(activation)}
+        look = style.line(initialisation) | {"color": colours[activation]}
         rows = curves[(curves["activation"] == activation) & (curves["initialisation"] == initialisation)]
         label = f"{stage}. {style.label(activation, initialisation)}"
         spaced = max(1, rows["step"].nunique() // 10)

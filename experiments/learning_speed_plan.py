@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from experiments import network
 from experiments.training import RunSettings
-from torchact import catalogue, initialisations
+from torchact import initialisations
 
 #: The activations and initialisations that the deepest network is given one after the other.
 CURE = (("sigmoid", "default"), ("sigmoid", "xavier"), ("relu", "default"), ("relu", "he"))
@@ -23,7 +24,7 @@ class Plan:
     """
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "leaky_relu")
-    """Activations of the hidden layers: any in the catalogue."""
+    """Activations of the hidden layers: any in the catalogue but gated units and softmax2d."""
     initialisation: str = "xavier"
     """The one initialisation with which activations are compared: default (torch's own), xavier, he, orthogonal."""
     depths: tuple[int, ...] = (1, 2, 3, 5, 10)
@@ -51,7 +52,7 @@ class Plan:
             raise ValueError(f"seeds: expected a whole number of at least 1, got {self.seeds}")
         if not 0 < self.accuracy <= 1:
             raise ValueError(f"accuracy: expected a fraction above 0 and at most 1, got {self.accuracy}")
-        keys = dict.fromkeys(catalogue.get(name, "activations").key for name in self.activations)
+        keys = dict.fromkeys(network.hidden_activation(name, "activations") for name in self.activations)
         object.__setattr__(self, "activations", tuple(keys))
         object.__setattr__(self, "initialisation", initialisations.get(self.initialisation).key)
         _ = self.runs  # each validates itself

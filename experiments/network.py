@@ -28,6 +28,31 @@ def widths(depth: int, width: int) -> list[int]:
     return [digits.INPUTS, *[width] * depth, digits.CLASSES]
 
 
+def hidden_activation(name: str, argument: str = "activation") -> str:
+    """Return the key of an activation that can follow a hidden layer: it takes a row of units and returns as many.
+
+    Args:
+        name: any name of the activation.
+        argument: the name of the argument it was given for, for the error message.
+
+    Raises:
+        ValueError: no activation has that name, or it cannot follow a hidden layer, as no gated unit can.
+    """
+    record = catalogue.get(name, argument)
+    if not _takes_a_row(record):
+        accepted = ", ".join(key for key, other in catalogue.CATALOGUE.items() if _takes_a_row(other))
+        why = "halves the units" if record.kind == "gated" else "takes images"
+        raise ValueError(
+            f"{argument}: expected one that a row of units can go through ({accepted}), got {name!r}, which {why}"
+        )
+    return record.key
+
+
+def _takes_a_row(record: catalogue.Activation) -> bool:
+    """Whether it is elementwise, or normalises along any dimension."""
+    return record.elementwise or (record.kind == "normalised" and "dim" in record.parameters)
+
+
 def build(activation: str, initialisation: str, depth: int, width: int, seed: int) -> nn.Sequential:
     """Return a network with ``depth`` hidden layers of ``width`` units, each followed by the activation, and a readout.
 
@@ -49,7 +74,10 @@ def build(activation: str, initialisation: str, depth: int, width: int, seed: in
 
 @functools.cache  # pictures and tables ask for the same profiles, run after run
 def predict(activation: str, initialisation: str, depth: int, width: int) -> theory.Profile | None:
-    """Return mean-field theory's profile through the hidden layers, or None where there is no theory (softmax)."""
+    """Return mean-field theory's profile through the hidden layers, or None where there is no theory (softmax).
+
+    Of RReLU it is that of the mean slope; the slopes drawn in training add 0.2 % to the gradient's factor a layer.
+    """
     if not catalogue.get(activation).elementwise:
         return None
     variances = initialisations.get(initialisation).layers(widths(depth, width)[:-1])

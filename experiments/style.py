@@ -1,14 +1,14 @@
 """How the experiments' pictures and tables look.
 
-An activation has its colour and an initialisation its dash pattern; log axes survive zeros and the ends of float64's
-range; long tables and chains leave out their middle.
+In a picture each activation has a colour, and an initialisation its dash pattern; log axes survive zeros and the ends
+of float64's range; long tables and chains leave out their middle.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,8 +21,23 @@ from numpy.typing import ArrayLike
 
 from torchact import catalogue, initialisations
 
-_PALETTE = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#717d7e", "#212f3d")
-_COLOURS = dict(zip(catalogue.CATALOGUE, itertools.cycle(_PALETTE), strict=False))
+#: Activations that have the same colour in every picture.
+_OWN_COLOURS = {
+    "sigmoid": "#c0392b",
+    "tanh": "#2471a3",
+    "relu": "#1e8449",
+    "leaky_relu": "#b7950b",
+    "softmax": "#7d3c98",
+    "binary_step": "#717d7e",
+    "identity": "#212f3d",
+}
+
+#: Colours for the others, of middle lightness; each is as far as can be from those before it (in CIELAB) and from grey.
+_OTHER_COLOURS = (
+    *("#ff55a0", "#5f3c0a", "#8ccd46", "#1e82ff", "#00cdcd", "#782341", "#e6a5e6"),
+    *("#f5a57d", "#b4be78", "#5a6900", "#00d278", "#3cc8ff", "#e1781e", "#d7788c"),
+)
+
 _LINES = dict(
     zip(
         initialisations.INITIALISATIONS,
@@ -40,9 +55,17 @@ SMALLEST_DRAWN, LARGEST_DRAWN = 1e-200, 1e200
 LAYER = "layer (1 is nearest to the input)"
 
 
-def colour(activation: str) -> str:
-    """Return the colour of the activation with this catalogue key."""
-    return _COLOURS[activation]
+def colours(activations: Iterable[str]) -> dict[str, str]:
+    """Return the colours that activations have in a picture, by catalogue key; up to 21 are all different.
+
+    Args:
+        activations: the keys in the order in which the picture shows them; repetitions do not count.
+    """
+    keys = dict.fromkeys(activations)
+    own = {key: _OWN_COLOURS[key] for key in keys if key in _OWN_COLOURS}
+    free = [colour for colour in (*_OTHER_COLOURS, *_OWN_COLOURS.values()) if colour not in own.values()]
+    others = zip([key for key in keys if key not in own], itertools.cycle(free), strict=False)
+    return own | dict(others)
 
 
 def line(initialisation: str) -> dict[str, Any]:

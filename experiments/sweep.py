@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.training import RunResult, RunSettings, train
+from torchact import catalogue
 
 Finish = Callable[[int, RunResult], None]
 
@@ -83,9 +84,12 @@ def _run_here(jobs: Sequence[Job], finish: Finish) -> None:
 def _run_in_processes(jobs: Sequence[Job], workers: int, finish: Finish) -> None:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads may hang
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    activations = [catalogue.get(job.settings.activation).importable_name for job in jobs]
     # Longest first, so that no core is left waiting for the last run.
     order = sorted(range(len(jobs)), key=lambda index: -jobs[index].settings.depth)
-    pending: dict[Future[RunResult], int] = {pool.submit(_attempt, jobs[index]): index for index in order}
+    pending: dict[Future[RunResult], int] = {
+        pool.submit(_attempt_anywhere, jobs[index], activations[index]): index for index in order
+    }
     try:
         while pending:
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -109,6 +113,15 @@ def _attempt(job: Job) -> RunResult:
         return train(job.settings, job.log_dir)
     except Exception as error:
         return RunResult(settings=job.settings, status=f"failed: {type(error).__name__}: {error}")
+
+
+def _attempt_anywhere(job: Job, activation: str) -> RunResult:
+    """Do a job in a process that need not know the activation yet."""
+    try:
+        catalogue.get(activation)
+    except ValueError as error:
+        return RunResult(settings=job.settings, status=f"failed: {error}")
+    return _attempt(job)
 
 
 def _result_of(future: Future[RunResult], job: Job) -> RunResult:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from experiments import digits, network
-from torchact import GradientMonitor, catalogue, initialisations
+from torchact import GradientMonitor, initialisations
 from torchact.diagnostics import Reading, Thresholds
 
 #: The columns that tell the runs of a sweep apart, in every table.
@@ -21,7 +22,7 @@ KEY_COLUMNS = {
     "activation": "catalogue key of the activation",
     "initialisation": "default (torch), xavier, he or orthogonal",
     "depth": "number of hidden layers",
-    "seed": "of the initial weights and of the order of the images",
+    "seed": "of the initial weights, of the order of the images and of random slopes",
 }
 
 #: The columns of the rows in ``RunResult.layers``, beside those that tell runs apart.
@@ -60,7 +61,7 @@ class RunSettings:
     activation: str
     initialisation: str
     depth: int  #: hidden layers
-    seed: int  #: of the initial weights and of the order of the images
+    seed: int  #: of the initial weights, of the order of the images and of random slopes
     width: int = 100  #: units in each hidden layer
     steps: int = 400  #: of plain stochastic gradient descent
     batch_size: int = 64  #: images a step
@@ -68,7 +69,7 @@ class RunSettings:
     every: int = 50  #: steps between measurements
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "activation", catalogue.get(self.activation).key)
+        object.__setattr__(self, "activation", network.hidden_activation(self.activation))
         object.__setattr__(self, "initialisation", initialisations.get(self.initialisation).key)
         for name in ("depth", "width", "steps", "batch_size", "every"):
             if getattr(self, name) < 1:
@@ -113,7 +114,10 @@ def train(settings: RunSettings, log_dir: Path | None = None) -> RunResult:
     curve: list[dict[str, Any]] = []
     status = "finished"
     measurements = settings.steps // settings.every + 2
-    with GradientMonitor(model, optimizer, log_dir, every=settings.every, keep=measurements) as monitor:
+    with (
+        _seeded(settings.seed),
+        GradientMonitor(model, optimizer, log_dir, every=settings.every, keep=measurements) as monitor,
+    ):
         for step in range(settings.steps + 1):
             batch = torch.randint(len(data.train_images), (settings.batch_size,), generator=order)
             loss = nn.functional.cross_entropy(model(data.train_images[batch]), data.train_classes[batch])
@@ -152,9 +156,22 @@ def curve_table(results: Sequence[RunResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(KEY_COLUMNS | CURVE_COLUMNS))
 
 
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator of the CPU, which random slopes come from, and put it back afterwards.
+
+    With the seed itself it would repeat the numbers that the weights were drawn from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed + 2**31)
+        yield
+
+
 def _curve_row(step: int, loss: float, model: nn.Module, data: digits.Digits) -> dict[str, Any]:
+    model.eval()
     with torch.no_grad():
         right = model(data.test_images).argmax(dim=1) == data.test_classes
+    model.train()
     return {"step": step, "train_loss": loss, "test_accuracy": right.double().mean().item()}
 
 

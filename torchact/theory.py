@@ -11,7 +11,8 @@ grows, every pre-activation becomes N(0, q^l), and the gradient δ^l = ∂L/∂z
 critical line between them. q is a mean square and σ_w², σ_b² and χ are ratios, so nothing here has a unit.
 
 Every function takes an activation by its name or record in the catalogue, as a module, or as any elementwise function
-of a tensor; :func:`nonlinearity` gives it parameters or kinks. All arithmetic is in float64.
+of a tensor; :func:`nonlinearity` gives it parameters, kinks or a period. All arithmetic is in float64. RReLU has its
+mean slope, as in evaluation; the slopes that it draws in training add σ_w²(upper − lower)²/24 to χ.
 
 Sources: Poole et al. 2016, arXiv:1606.05340 (the variance map, χ and the phases); Schoenholz et al. 2017,
 arXiv:1611.01232 (gradients and depth scales); Hayou et al. 2019, arXiv:1902.06853 (the critical line of any
@@ -34,7 +35,8 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -46,31 +48,56 @@ _TAIL = 12.0  # in standard deviations: 4e-33 of a Gaussian lies beyond
 _NODES = 64  # a piece: every piece is then exact to rounding, see _edges
 _ROUNDING = 1e-12  # a relative difference of two expectations below this is not told from zero
 _LARGEST_Q = 2.0**256  # the square of the largest float32, beyond which no network computes
+_UNIFORM = 9.0  # radians: a phase that is N(0, 9²) is as good as uniform, the mean of its cosine exp(-81/2) = 3e-18
+_PHASES = 256  # in a period: the mean of a smooth wave over them is exact to rounding
+
+#: The periods of the waves' derivatives; a frequency of 0 makes no wave.
+_PERIODS: Mapping[str, Callable[..., float]] = MappingProxyType(
+    {
+        "sine": lambda omega: 2 * math.pi / abs(omega) if omega else math.inf,
+        "snake": lambda alpha: math.pi / abs(alpha) if alpha else math.inf,
+    }
+)
 
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """What the theory needs of an activation: φ, φ' and where either of them jumps."""
+    """What the theory needs of an activation: φ, φ', where either of them jumps, and the period of φ' if it has one."""
 
     value: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
     kinks: tuple[float, ...] = ()
+    period: float = math.inf
+
+    def has_uniform_phase(self, q: float) -> bool:
+        """Whether N(0, q) spreads over so many periods that every phase is as probable as any other."""
+        return 2 * math.pi * math.sqrt(q) > _UNIFORM * self.period
+
+    def breaks(self, q: float) -> tuple[float, ...]:
+        """Return where the pieces of a quadrature over N(0, q) meet: at the kinks and after every period."""
+        periods = 0 if math.isinf(self.period) else math.ceil(_TAIL * math.sqrt(q) / self.period)
+        return (*self.kinks, *(self.period * count for count in range(-periods, periods + 1) if count))
 
 
 ActivationLike: TypeAlias = str | catalogue.Activation | Nonlinearity | Callable[[Tensor], Tensor]
 
 
-def nonlinearity(activation: ActivationLike, *, kinks: Iterable[float] = (), **parameters: Any) -> Nonlinearity:
+def nonlinearity(
+    activation: ActivationLike, *, kinks: Iterable[float] = (), period: float | None = None, **parameters: Any
+) -> Nonlinearity:
     """Return what the theory needs of ``activation``.
 
     Args:
         activation: a name or a record of the catalogue, a module, or a function applied elementwise to a tensor, whose
             derivative is then taken by ``torch.func``.
-        kinks: where φ or φ' jumps, besides 0 and what the catalogue knows.
-        **parameters: keyword parameters of the activation, such as ``negative_slope``; a module brings its own.
+        kinks: where φ or φ' jumps, besides 0 and what is known of an activation of the catalogue.
+        period: of φ', where that is a smooth wave, as of a sine; known of the catalogue's.
+        **parameters: keyword parameters of the activation, such as ``negative_slope``; a module brings its own. A
+            learnt one, such as ``weight``, is a number or a tensor with one entry.
 
     Raises:
-        ValueError: ``activation`` is unknown, or not elementwise, like softmax.
+        ValueError: ``activation`` is unknown, or not elementwise, like softmax, or has a learnt parameter with several
+            entries.
         TypeError: ``activation`` is none of the above or does not take ``parameters``.
 
     Example:
@@ -80,28 +107,33 @@ def nonlinearity(activation: ActivationLike, *, kinks: Iterable[float] = (), **p
         >>> round(second_moment(relu6, 100.0), 6)
         12.454324
     """
-    if isinstance(activation, Nonlinearity):
-        return _bind(activation, parameters, kinks)
     if isinstance(activation, str):
         activation = catalogue.get(activation)
     if isinstance(activation, catalogue.Activation):
-        # The module checks the parameters and settles their spelling.
-        activation, parameters = modules.MODULES[activation.key](**parameters), {}
+        # The module checks the parameters and settles their spelling; what can be learnt it takes under another name.
+        learnt = {name: value for name, value in parameters.items() if name == activation.learnable}
+        others = {name: value for name, value in parameters.items() if name not in learnt}
+        activation, parameters = modules.create(activation.key, **others), learnt
     if isinstance(activation, nn.Module) and (record := modules.activation_of(activation)) is not None:
-        if not record.elementwise:
-            raise ValueError(f"activation: expected an elementwise one, got {record.key!r}, which mixes its inputs")
-        return _bind(record, {**record.parameters_of(activation), **parameters}, kinks)
-    if not callable(activation):
+        known = _of_record(record, {**record.parameters_of(activation), **parameters})
+    elif isinstance(activation, Nonlinearity):
+        value, derivative = (functools.partial(f, **parameters) for f in (activation.value, activation.derivative))
+        known = replace(activation, value=value, derivative=derivative)
+    elif callable(activation):
+        known = _differentiated(functools.partial(activation, **parameters) if parameters else activation)
+    else:
         raise TypeError(f"activation: expected a name, a record, a module or a function, got {activation!r}")
-    return _differentiated(functools.partial(activation, **parameters) if parameters else activation, kinks)
+    if period is not None and not period > 0:
+        raise ValueError(f"period: expected a positive number, got {period!r}")
+    return replace(known, kinks=(*known.kinks, *kinks), period=known.period if period is None else period)
 
 
 def gaussian_expectation(function: Callable[[Tensor], Tensor], q: float, kinks: Collection[float] = ()) -> float:
     """Return E[f(√q z)] for z ~ N(0, 1), in float64.
 
     Gauss-Legendre quadrature on pieces that meet at 0 and at every kink; one Gauss-Hermite rule across a kink is 9 %
-    wrong. Exact to rounding for an f that is smooth on the scale of 1 between its kinks and grows at most like a
-    polynomial.
+    wrong. Exact to rounding for an f that is smooth on the scale of 1 between its kinks, turns within a few units of 0
+    and grows at most like a polynomial.
 
     Args:
         function: f, from a float64 tensor of shape (m,) to one of the same shape.
@@ -138,8 +170,12 @@ def second_moment(activation: ActivationLike, q: float) -> float:
         >>> round(second_moment("tanh", 1.0), 8)
         0.39429449
     """
+    _require_nonnegative(q=q)
     phi = nonlinearity(activation)
-    return gaussian_expectation(lambda x: phi.value(x).square(), q, phi.kinks)
+    if not phi.has_uniform_phase(q):
+        return gaussian_expectation(lambda x: phi.value(x).square(), q, phi.breaks(q))
+    drift, wave = _line_and_wave(phi)  # between which there is no correlation
+    return (drift * drift * q if drift else 0.0) + float(wave.square().mean())
 
 
 def mean_square_derivative(activation: ActivationLike, q: float) -> float:
@@ -156,7 +192,9 @@ def mean_square_derivative(activation: ActivationLike, q: float) -> float:
     """
     _require_nonnegative(q=q)
     phi = nonlinearity(activation)
-    return gaussian_expectation(lambda x: phi.derivative(x).square(), max(q, sys.float_info.min), phi.kinks)
+    if phi.has_uniform_phase(q):
+        return float(phi.derivative(_one_period(phi)).square().mean())
+    return gaussian_expectation(lambda x: phi.derivative(x).square(), max(q, sys.float_info.min), phi.breaks(q))
 
 
 def variance_map(activation: ActivationLike, q: float, weight_variance: float, bias_variance: float = 0.0) -> float:
@@ -328,8 +366,9 @@ def critical_weight_variance(activation: ActivationLike, bias_variance: float = 
         bias_variance: σ_b².
 
     Raises:
-        ValueError: no σ_w² is critical. ReLU, leaky ReLU and identity have one for σ_b² = 0 only; the binary step has
-            none, for its χ is 0. Or ``bias_variance`` is negative, or ``activation`` has no mean-field theory.
+        ValueError: no σ_w² is critical. ReLU, leaky ReLU and identity have one for σ_b² = 0 only; where φ'(0) = 0,
+            as of the squared ReLU, there is none for σ_b² = 0; the binary step has none, for its χ is 0. Or
+            ``bias_variance`` is negative, or ``activation`` has no mean-field theory.
 
     Example:
         >>> round(critical_weight_variance("tanh", bias_variance=0.05), 2)
@@ -341,19 +380,22 @@ def critical_weight_variance(activation: ActivationLike, bias_variance: float = 
     phi = nonlinearity(activation)
 
     def excess(q: float) -> float:
-        slope = mean_square_derivative(phi, q)
-        critical_bias_variance = q - second_moment(phi, q) / slope if slope > 0 else -math.inf
-        return critical_bias_variance - bias_variance
+        signal, slope = second_moment(phi, q), mean_square_derivative(phi, q)
+        if signal == 0:  # at q = 0, or by underflow; where the slope is 0 too, no finite σ_w² is critical
+            return q - bias_variance
+        return q - signal / slope - bias_variance if slope > 0 else -math.inf
 
-    if excess(0.0) == 0:
-        return 1 / mean_square_derivative(phi, 0.0)
     powers = [2.0**exponent for exponent in range(-40, 40)]
-    for below, above in itertools.pairwise([0.0, *powers]):
-        if excess(above) > _ROUNDING * above:
-            return 1 / mean_square_derivative(phi, _bisect(excess, above, below))
+    crossings = (
+        (below, above) for below, above in itertools.pairwise([0.0, *powers]) if excess(above) > _ROUNDING * above
+    )
+    root = 0.0 if excess(0.0) == 0 else next((_bisect(excess, above, below) for below, above in crossings), None)
+    slope = 0.0 if root is None else mean_square_derivative(phi, root)
+    if slope > 1 / _LARGEST_Q:
+        return 1 / slope
     raise ValueError(
         f"bias_variance: no weight variance is critical for {activation!r} with σ_b² = {bias_variance!r}; "
-        "expected another σ_b², which must be 0 for a piecewise linear activation"
+        "expected another σ_b², which must be 0 for a rectifier and positive for an activation that is flat at 0"
     )
 
 
@@ -364,7 +406,7 @@ def depth_scale(activation: ActivationLike, weight_variance: float, bias_varianc
     (Schoenholz et al. 2017).
 
     Returns:
-        ξ in layers: ``math.inf`` at criticality, and 0.0 where no gradient passes at all.
+        ξ in layers, which is ``math.inf`` at criticality and 0.0 where no gradient passes at all.
 
     Raises:
         ValueError: a variance is negative, or ``activation`` has no mean-field theory.
@@ -381,20 +423,47 @@ def depth_scale(activation: ActivationLike, weight_variance: float, bias_varianc
     return math.inf if abs(factor - 1) < _ROUNDING else 1 / abs(math.log(factor))
 
 
-def _bind(
-    activation: Nonlinearity | catalogue.Activation, parameters: Mapping[str, Any], kinks: Iterable[float]
-) -> Nonlinearity:
-    value, derivative = (functools.partial(f, **parameters) for f in (activation.value, activation.derivative))
-    return Nonlinearity(value, derivative, (*activation.kinks, *kinks))
+def _of_record(record: catalogue.Activation, parameters: Mapping[str, Any]) -> Nonlinearity:
+    if not record.elementwise:
+        raise ValueError(f"activation: expected an elementwise one, got {record.key!r}, which mixes its inputs")
+    numbers = {name: _number(name, value) for name, value in parameters.items()}
+    value, derivative = (functools.partial(f, **numbers) for f in (record.value, record.derivative))
+    period = _PERIODS[record.key](**numbers) if record.key in _PERIODS else math.inf
+    return Nonlinearity(value, derivative, record.kinks_with(**numbers), period)
 
 
-def _differentiated(function: Callable[[Tensor], Tensor], kinks: Iterable[float]) -> Nonlinearity:
+def _number(name: str, value: Any) -> Any:
+    """Return a parameter, and of a learnt one its only entry."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.numel() != 1:
+        raise ValueError(
+            f"{name}: expected a number or a tensor with one entry, since all units share one theory, "
+            f"got a tensor of shape {tuple(value.shape)}"
+        )
+    return value.item()
+
+
+def _differentiated(function: Callable[[Tensor], Tensor]) -> Nonlinearity:
     probe = torch.tensor([-1.0, -0.5, 0.5, 2.0], dtype=torch.float64, device="cpu")
     with torch.no_grad():
         values = function(probe)
         if values.shape != probe.shape or not torch.allclose(values[:2], function(probe[:2])):
             raise ValueError(f"activation: expected an elementwise function, got {function!r}, which mixes its inputs")
-    return Nonlinearity(function, torch.func.vmap(torch.func.grad(function)), tuple(kinks))
+    return Nonlinearity(function, torch.func.vmap(torch.func.grad(function)))
+
+
+def _one_period(phi: Nonlinearity) -> Tensor:
+    return phi.period * torch.arange(_PHASES, dtype=torch.float64, device="cpu") / _PHASES
+
+
+def _line_and_wave(phi: Nonlinearity) -> tuple[float, Tensor]:
+    """Return the slope of the line that φ waves about, and what is left of φ in one period."""
+    x = _one_period(phi)
+    values = phi.value(x)
+    rise = float(phi.value(x[:1] + phi.period) - values[0])
+    drift = rise / phi.period if abs(rise) > _ROUNDING * float(values.abs().max()) else 0.0
+    return drift, values - drift * x
 
 
 def _require_nonnegative(**values: float) -> None:

@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import torchact
-from torchact import GradientMonitor
+from torchact import GradientMonitor, catalogue, modules
 from torchact.diagnostics import Thresholds
+from torchact.diagnostics.probes import Probe, Switch
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,103 @@ class TestSignals:
             reading = monitor.record()
         # σ'(5)/σ'(0) is 0.0266 and below 0.027; σ'(4.9)/σ'(0) is 0.0293.
         assert reading.layers[1].saturated_fraction == 3 / 5
+
+    def saturated(self, module, *inputs, shape=(1, -1)):
+        """The saturated fraction of an activation's inputs."""
+        model = nn.Sequential(nn.Identity(), module, nn.LazyLinear(1))
+        x = torch.tensor(inputs).reshape(shape)
+        model(x)  # which gives the lazy layer its size
+        with GradientMonitor(model, every=1) as monitor:
+            model(x).sum().backward()
+            return by_name(monitor.record())["1"].saturated_fraction
+
+    def test_of_an_infinite_slope_no_fraction_is_small_but_zero(self):
+        # φ' = 2 max(0, z): 1e-30 passes a gradient, and z ≤ 0 does not.
+        assert self.saturated(torchact.SquaredReLU(), -3.0, 0.0, 1e-30, 1e-3, 5.0) == 2 / 5
+
+    def test_a_fraction_of_zero_counts_exact_zeros_whatever_the_maximum(self):
+        for activation in (torchact.SquaredReLU, torchact.ReLU):
+            model = nn.Sequential(nn.Identity(), activation(), nn.Linear(4, 1))
+            with GradientMonitor(model, every=1, thresholds=Thresholds(saturated_slope=0.0)) as monitor:
+                model(torch.tensor([[-1.0, 0.0, 1e-3, 2.0]])).sum().backward()
+                assert by_name(monitor.record())["1"].saturated_fraction == 2 / 4
+
+    def test_the_gate_of_a_gated_unit_is_not_counted(self):
+        for module in (torchact.GLU(), nn.GLU(), torchact.ReGLU(), torchact.Bilinear()):
+            assert self.saturated(module, -9.0, 9.0, -9.0, 9.0) is None
+
+    def test_both_halves_of_a_gated_unit_may_come_apart(self):
+        class Gated(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.gate, self.act = nn.Linear(8, 4), nn.Linear(8, 4), torchact.SwiGLU()
+
+            def forward(self, x):
+                return self.act(self.up(x), self.gate(x))
+
+        layers = by_name(monitored_step(nn.Sequential(Gated(), nn.Linear(4, 2))))
+        assert layers["0.act"].saturated_fraction is None
+        assert layers["0.act"].gradient.norm > 0
+
+    def test_a_softmax_without_a_dimension_takes_torchs(self):
+        with pytest.warns(UserWarning, match="Implicit dimension choice"):
+            implicit = self.saturated(nn.Softmax(), 0.0, 1.0, 20.0)
+        assert implicit == self.saturated(nn.Softmax(dim=1), 0.0, 1.0, 20.0) == 1
+        with pytest.warns(UserWarning, match="Implicit dimension choice"):
+            implicit = self.saturated(nn.Softmax(), 0.0, 1.0, 20.0, 0.0, shape=(2, 1, 2))
+        assert implicit == self.saturated(nn.Softmax(dim=0), 0.0, 1.0, 20.0, 0.0, shape=(2, 1, 2)) == 1 / 2
+
+    def test_random_slopes_count_with_their_mean(self):
+        assert self.saturated(nn.RReLU(), -1.0, -2.0, 3.0) == 0
+        assert self.saturated(nn.RReLU(0.0, 0.05), -1.0, -2.0, 3.0) == 2 / 3  # the mean, 0.025, is less than 0.027
+
+    @pytest.mark.parametrize(
+        ("module", "before", "after"),
+        [
+            # Slopes of the left side: 0.25, and then 0.02, less than 0.027.
+            (lambda: nn.PReLU(), 0, 2 / 4),
+            (lambda: torchact.PReLU(4), 0, 2 / 4),
+            # σ(βz)(1 + βzσ(-βz)) at z = -3: at β = 1 it is -0.088, at β = 2 -0.012, and -0.055 and 0.0004 at -4 and -6.
+            (lambda: torchact.Swish(learnable=True), 0, 1 / 4),
+            (lambda: torchact.Swish(learnable=True, num_parameters=4), 0, 1 / 4),
+            # 1 + sin(2αz) at z = -3: at α = 1 it is 1.28, at α = π/12 it is 0.
+            (lambda: torchact.Snake(learnable=True), 0, 1 / 4),
+        ],
+    )
+    def test_a_learnt_parameter_is_read_when_it_is_used(self, module, before, after):
+        learnt = {"PReLU": 0.02, "Swish": 2.0, "Snake": math.pi / 12}
+        activation = module()
+        (parameter,) = activation.parameters()
+        model = nn.Sequential(nn.Identity(), activation, nn.Linear(4, 1))
+        x = torch.tensor([[-3.0, -0.5, 0.5, 3.0]])
+        with GradientMonitor(model, every=1) as monitor:
+            readings = []
+            for _ in range(2):
+                model(x).sum().backward()
+                readings.append(by_name(monitor.record())["1"].saturated_fraction)
+                with torch.no_grad():
+                    parameter.fill_(learnt[type(activation).__name__])
+        assert readings == [before, after]
+
+    def test_a_learnt_parameter_may_be_replaced_and_is_not_in_any_graph(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.PReLU(), nn.Linear(2, 1))
+        with GradientMonitor(model, every=1) as monitor:
+            model.double()
+            model[1].weight = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
+            model(torch.tensor([[-1.0, 2.0]], dtype=torch.float64)).sum().backward()
+            assert not any(
+                total.requires_grad for probe in monitor._probes for total in (probe.saturated, probe.output)
+            )
+            layer = by_name(monitor.record())["1"]
+        assert layer.saturated_fraction == layer.output.zero_fraction
+
+    @pytest.mark.parametrize("scale", [0.02, 1.0, 50.0])
+    def test_the_greatest_slope_of_a_learnt_activation_is_found_at_any_scale(self, scale):
+        for module, known in ((torchact.Swish(scale, learnable=True), 1.0998393), (torchact.Snake(scale, True), 2.0)):
+            _, greatest = Probe("", module, Switch(), 1.0)._slope(module, torch.zeros(1))
+            assert greatest.item() == pytest.approx(known, rel=5e-3)
+        prelu = nn.PReLU(init=scale)
+        assert Probe("", prelu, Switch(), 1.0)._slope(prelu, torch.zeros(1))[1].item() == pytest.approx(max(scale, 1.0))
 
     def test_torchs_own_activations_are_recognised(self):
         reading = monitored_step(mlp(nn.ReLU))
@@ -412,8 +510,11 @@ class TestOtherMachinery:
             assert torch.equal(gradient, measured[name])
 
     @pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers break the graph at a tensor hook")
-    def test_it_compiles_without_a_graph_break(self):
-        model = mlp(torchact.Tanh)
+    @pytest.mark.parametrize(
+        "activation", [torchact.Tanh, torchact.SquaredReLU, nn.PReLU, lambda: torchact.Swish(learnable=True)]
+    )
+    def test_it_compiles_without_a_graph_break(self, activation):
+        model = mlp(activation)
         eager = monitored_step(copy.deepcopy(model))
         optimizer = sgd(model)
         with GradientMonitor(model, optimizer, every=1) as monitor:
@@ -423,6 +524,7 @@ class TestOtherMachinery:
         for layer, expected in zip(monitor.history[0].layers, eager.layers, strict=True):
             assert layer.output.norm == pytest.approx(expected.output.norm, rel=1e-5)
             assert layer.gradient.norm == pytest.approx(expected.gradient.norm, rel=1e-5)
+            assert layer.saturated_fraction == expected.saturated_fraction
         assert len(monitor.history) == 3
         assert monitor.history[2].layers[0].output.count == 4 * 8
 
@@ -437,9 +539,42 @@ class TestOtherMachinery:
             optimizer.step()
         assert monitor.history[-1].layers[0].gradient.norm > 0
 
+    @pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers break the graph at a tensor hook")
+    def test_a_compiled_model_shows_what_it_has_learnt_since(self):
+        model = nn.Sequential(nn.Identity(), nn.PReLU(), nn.Linear(4, 1))
+        x = torch.tensor([[-3.0, -0.5, 0.5, 3.0]])
+        readings = []
+        with GradientMonitor(model, every=1) as monitor:
+            compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+            for weight in (0.25, 0.02):
+                with torch.no_grad():
+                    model[1].weight.fill_(weight)
+                compiled(x).sum().backward()
+                readings.append(by_name(monitor.record())["1"].saturated_fraction)
+        assert readings == [0, 2 / 4]
+
+
+class TestEveryActivation:
+    @pytest.mark.parametrize("key", catalogue.CATALOGUE)
+    def test_a_network_of_it_is_read_and_judged(self, key):
+        record = catalogue.CATALOGUE[key]
+        width = 16 if record.kind == "gated" else 8
+        model = nn.Sequential(nn.Linear(8, width), modules.create(key), nn.Linear(8, 2))
+        inputs, targets = batch()
+        if key == "softmax2d":
+            model.insert(1, nn.Unflatten(1, (8, 1, 1))).insert(3, nn.Flatten())
+        report = torchact.diagnose(model, F.cross_entropy, inputs, targets)
+        layer = next(layer for layer in report.reading.layers if layer.activation == key)
+        assert (layer.saturated_fraction is None) == (record.kind == "gated")
+        assert layer.gradient.norm > 0
+        assert [verdict.rule for verdict in report.verdicts] == (["zero-gradient"] if key == "binary_step" else [])
+        assert str(report)
+
 
 class TestLeavesNoTrace:
-    @pytest.mark.parametrize("activation", [torchact.ReLU, lambda: nn.ReLU(inplace=True), torchact.Sigmoid])
+    @pytest.mark.parametrize(
+        "activation", [torchact.ReLU, lambda: nn.ReLU(inplace=True), torchact.Sigmoid, nn.PReLU, nn.RReLU]
+    )
     @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
     def test_weights_are_bit_identical_with_and_without(self, activation, optimizer_class):
         model = nn.Sequential(mlp(activation), nn.Dropout(0.5), nn.BatchNorm1d(2))

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from torchact import catalogue
 from torchact.diagnostics import rules
 from torchact.diagnostics.rules import Thresholds
 from torchact.diagnostics.statistics import LayerReading, Reading, Statistics
@@ -104,11 +105,57 @@ def test_an_exact_zero_is_told_by_its_kind():
     assert "structural zero: the derivative of BinaryStep (layer1)" in structural.explanation
     dead = judged(with_activation("ReLU", "relu", 0.0, 1.0, 1.0))["zero-gradient"]
     assert "All units of ReLU (layer1) are dead" in dead.explanation
+    for key in ("tanhshrink", "softshrink", "hardshrink"):
+        shrunk = judged(with_activation("It", key, 0.0, 1.0, 1.0))["zero-gradient"]
+        assert "All units of It (layer1) shrink their inputs to nothing" in shrunk.explanation
+        assert "larger initial weights" in shrunk.suggestion
+    for key in ("hardtanh", "squared_relu", "gaussian", "threshold"):
+        assert (
+            "All units of It (layer1) are dead"
+            in judged(with_activation("It", key, 0.0, 1.0, 1.0))["zero-gradient"].explanation
+        )
     underflow = judged(network(0.0, 0.0, 1e-42, 1e-20))["zero-gradient"]
     assert "underflowed" in underflow.explanation
     assert underflow.layers == ("layer0", "layer1")
     detached = judged(network(0.0, 1.0))["zero-gradient"]
     assert "Nothing behind it passes a gradient back" in detached.explanation
+
+
+def test_a_gated_unit_whose_gates_are_all_shut_is_told():
+    reading = with_activation("ReGLU", "reglu", 0.0, 1.0, None)
+    assert "Nothing behind it" in judged(reading)["zero-gradient"].explanation
+    first, unit, last = reading.layers
+    shut = dataclasses.replace(unit, output=Statistics(count=64, zeros=64))
+    verdict = judged(dataclasses.replace(reading, layers=(first, shut, last)))["zero-gradient"]
+    assert "All units of ReGLU (layer1) are dead" in verdict.explanation
+
+
+def test_an_activation_that_learns_its_parameter_is_no_layer_of_its_own_to_the_decay():
+    learning = {"weight": Statistics(count=1, squares=1.0)}
+    pairs = [
+        (layer(2 * i, 0.5 ** (3 - i)), layer(2 * i + 1, 0.5 ** (3 - i), kind="PReLU", activation="prelu"))
+        for i in range(4)
+    ]
+    layers = [
+        entry if not entry.activation else dataclasses.replace(entry, parameter_gradients=learning)
+        for pair in pairs
+        for entry in pair
+    ]
+    assert rules.decay_per_layer(Reading(step=0, layers=tuple(layers))) == pytest.approx(0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("key", "cure"),
+    [
+        ("hardsigmoid", "ReLU with He"),
+        ("prelu", "Use He"),
+        ("gelu", "Use He"),
+        ("selu", "Use Xavier"),
+        ("sine", "keeps"),
+    ],
+)
+def test_the_cure_of_vanishing_depends_on_the_activation(key, cure):
+    assert cure in judged(with_activation("It", key, 1e-5, 1.0, 0.0))["vanishing"].suggestion
 
 
 def test_non_finite_names_the_first_layer_forward_else_the_first_backward():
@@ -124,10 +171,32 @@ def test_non_finite_names_the_first_layer_forward_else_the_first_backward():
     assert verdict.value == 3
 
 
-def test_saturation_is_reported_for_smooth_activations_only():
+def test_saturation_is_reported_above_its_threshold():
     assert judged(with_activation("Sigmoid", "sigmoid", 1.0, 1.0, 0.51))["saturation"].layers == ("layer1",)
     assert judged(with_activation("Sigmoid", "sigmoid", 1.0, 1.0, 0.5)) == {}
-    assert judged(with_activation("ReLU", "relu", 1.0, 1.0, 0.6)) == {}
+
+
+#: Rectifiers, whose flat side is half of what they are, and those that have no level to saturate at.
+NEVER_SATURATED = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "squared_relu", "binary_step"),
+    *("tanhshrink", "softshrink", "hardshrink", "snake", "identity"),
+}
+
+
+@pytest.mark.parametrize("key", [key for key, activation in catalogue.CATALOGUE.items() if activation.kind != "gated"])
+def test_saturation_is_reported_for_what_levels_off_only(key):
+    verdicts = judged(with_activation("It", key, 1.0, 1.0, 0.9))
+    assert list(verdicts) == ([] if key in NEVER_SATURATED else ["saturation"])
+
+
+def test_a_gated_unit_is_never_reported_as_saturated():
+    assert judged(with_activation("GLU", "glu", 1.0, 1.0, None)) == {}
+
+
+def test_what_is_not_in_the_catalogue_any_more_gets_no_verdict():
+    assert judged(with_activation("It", "taken_back", 1.0, 1.0, 0.9)) == {}
+    verdict = judged(with_activation("It", "taken_back", 0.0, 1.0, 1.0))["zero-gradient"]
+    assert "Nothing behind it" in verdict.explanation
 
 
 def test_a_model_without_any_gradient_gets_no_verdict():

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -5,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from operator import mul
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import depth, depth_pictures, style
 from experiments.training import LAYER_COLUMNS
+from torchact import catalogue
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {"width": 16, "steps": 4, "every": 2, "workers": 1}
@@ -142,6 +146,8 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     ("change", "message"),
     [
         ({"activations": ("sigmod",)}, "unknown name 'sigmod'; did you mean 'sigmoid'"),
+        ({"activations": ("relu", "glu")}, r"activation: expected .*, got 'glu', which halves the units"),
+        ({"activations": ("softmax2d",)}, r"activation: expected .*, got 'softmax2d', which takes images"),
         ({"initialisations": ("hee",)}, "unknown name 'hee'; did you mean 'he'"),
         ({"depths": (2, 0)}, "depth: expected a whole number of at least 1, got 0"),
         ({"depths": ()}, "depths: expected at least one"),
@@ -187,7 +193,14 @@ def test_a_sweep_of_binary_steps_alone_can_be_drawn(finished):
 
 @pytest.mark.parametrize(
     ("activation", "sizes"),
-    [("binary_step", {"depths": (3,)}), ("softmax", {"depths": (1,)}), ("linear", {"depths": (2,)})],
+    [
+        ("binary_step", {"depths": (3,)}),
+        ("softmax", {"depths": (1,)}),
+        ("linear", {"depths": (2,)}),
+        ("prelu", {"depths": (2,)}),
+        ("sine", {"depths": (12,)}),  # of which the gradient grows thirtyfold a layer
+        ("squared_relu", {"depths": (4,)}),
+    ],
 )
 def test_an_activation_alone_is_told_and_drawn_whatever_its_gradient(activation, sizes, tmp_path, capsys):
     settings = depth.Settings(
@@ -196,6 +209,46 @@ def test_an_activation_alone_is_told_and_drawn_whatever_its_gradient(activation,
     depth.main(settings)
     assert (tmp_path / "story.png").is_file()
     assert "of 1 combinations learned" in " ".join(capsys.readouterr().out.split())
+
+
+def test_many_activations_can_be_drawn_together(finished):
+    layers, runs = read(finished, "layers"), read(finished, "runs")
+    keys = [key for key, activation in catalogue.CATALOGUE.items() if activation.elementwise]
+    copies = [
+        pd.concat([frame[frame["activation"] == "relu"].assign(activation=key) for key in keys])
+        for frame in (runs, layers[layers["step"] == 0])
+    ]
+    picture = depth_pictures.story(*copies, width=16)
+    picture.canvas.draw()  # matplotlib warns where there is no room
+
+
+def test_the_first_activations_keep_their_colours_and_no_two_in_a_picture_share_one():
+    usual = style.colours(["relu", "tanh", "sigmoid", "sigmoid", "leaky_relu", "softmax", "binary_step", "identity"])
+    assert (usual["sigmoid"], usual["tanh"], usual["relu"]) == ("#c0392b", "#2471a3", "#1e8449")
+    assert (usual["leaky_relu"], usual["softmax"]) == ("#b7950b", "#7d3c98")
+    assert (usual["binary_step"], usual["identity"]) == ("#717d7e", "#212f3d")
+    keys = list(catalogue.CATALOGUE)
+    for chosen in (keys, keys[::-1], keys[3::2]):
+        colours = style.colours(chosen)
+        assert colours.keys() == set(chosen)
+        assert len(set(colours.values())) == min(len(chosen), 21)
+        assert len(set(style.colours(chosen[:21]).values())) == len(chosen[:21])
+    assert style.colours(["my_own", "gelu"]).keys() == {"my_own", "gelu"}
+
+
+def test_colours_differ_enough_to_be_told_apart():
+    """In CIELAB a difference of 2 can just be seen; the seven that there were differ by 32 at least."""
+    colours = [torch.tensor(cielab(colour)) for colour in style.colours(map(str, range(21))).values()]
+    assert min(torch.dist(first, second) for first, second in itertools.combinations(colours, 2)) > 30
+
+
+def cielab(colour):
+    """Return lightness L and the coordinates a (red) and b (yellow) of a colour, in white light D65 (CIE 15:2004)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    to_xyz = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.072175), (0.0193339, 0.119192, 0.9503041))
+    x, y, z = (sum(map(mul, row, linear)) / white for row, white in zip(to_xyz, (0.95047, 1, 1.08883), strict=True))
+    f = [t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z)]
+    return 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
 
 
 def test_a_run_that_diverges_late_is_not_credited_with_what_it_knew_before(tmp_path, monkeypatch):

@@ -198,6 +198,7 @@ def test_a_network_without_gradients_or_depth_can_be_drawn(tmp_path):
     [
         ({"activations": ()}, "activations: expected at least one"),
         ({"activations": ("sigmoyd",)}, "activations: .*sigmoid"),
+        ({"activations": ("reglu",)}, "activations: expected .*, got 'reglu', which halves the units"),
         ({"initialisation": "havier"}, "initialisation: .*xavier"),
         ({"depths": ()}, "depths: expected at least one"),
         ({"depths": (0,)}, "depth: expected a whole number of at least 1, got 0"),

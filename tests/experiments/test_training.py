@@ -3,11 +3,18 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from experiments import digits, network, training
 from experiments.training import LAYER_COLUMNS, RunSettings, train
+from torchact import RReLU, catalogue, modules
 from torchact.diagnostics import GradientMonitor
 
+#: Those that the network can have behind its hidden layers.
+HIDDEN = [
+    *(key for key, activation in catalogue.CATALOGUE.items() if activation.elementwise),
+    *("softmax", "softmin", "log_softmax"),
+]
 SMALL = RunSettings(
     activation="relu", initialisation="he", depth=2, seed=0, width=16, steps=20, every=10, learning_rate=0.1
 )
@@ -85,6 +92,47 @@ def test_the_same_seed_gives_the_same_numbers_and_another_gives_others():
     assert train(SMALL).curve != train(dataclasses.replace(SMALL, seed=1)).curve
 
 
+@pytest.mark.parametrize("activation", HIDDEN)
+def test_any_activation_that_keeps_the_shape_can_follow_a_hidden_layer(activation):
+    # A squared ReLU diverges at a learning rate of 0.1.
+    result = train(dataclasses.replace(SMALL, activation=activation, steps=2, every=1, learning_rate=1e-3))
+    assert result.status == "finished"
+    assert len(result.layers) == 3 * 3
+    passes = [row["preactivation_gradient_norm"] > 0 for row in result.layers[:3]]
+    assert passes == [activation != "binary_step", activation != "binary_step", True]
+    profile = network.predict(activation, "he", 2, 16)
+    assert (profile is None) == (not catalogue.CATALOGUE[activation].elementwise)
+
+
+def test_random_slopes_come_from_the_seed_alone():
+    settings = dataclasses.replace(SMALL, activation="rrelu")
+    first = train(settings)
+    torch.rand(7)
+    assert train(settings) == first
+    assert train(dataclasses.replace(settings, seed=1)).curve != first.curve
+    mean = modules.create("leaky_relu", negative_slope=(1 / 8 + 1 / 3) / 2)
+    model = network.build("rrelu", "he", 2, 16, 0)
+    x = digits.load().train_images[:64]
+    assert not torch.equal(model.activation_01(x), mean(x))
+    assert torch.equal(model.activation_01.eval()(x), mean(x))
+
+
+def test_random_slopes_are_not_the_numbers_that_the_weights_were_drawn_from():
+    state = torch.get_rng_state()
+    with training._seeded(0):
+        slopes = torch.rand(100)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(slopes, torch.rand(100, generator=torch.Generator().manual_seed(0)))
+
+
+def test_accuracy_is_that_of_the_mean_slope_and_draws_nothing(monkeypatch):
+    modes = []
+    original = nn.RReLU.forward
+    monkeypatch.setattr(RReLU, "forward", lambda self, x: modes.append((self.training, len(x))) or original(self, x))
+    train(dataclasses.replace(SMALL, activation="rrelu", steps=1, every=1))
+    assert set(modes) == {(True, 64), (False, 297)}
+
+
 def test_watching_does_not_change_the_training(monkeypatch):
     watched = train(SMALL)
     monkeypatch.setattr(GradientMonitor, "_read", lambda self, gradients: None)
@@ -113,6 +161,11 @@ def test_a_softmax_network_runs_over_the_units():
     ("change", "message"),
     [
         ({"activation": "sigmod"}, "activation: unknown name 'sigmod'; did you mean 'sigmoid'"),
+        (
+            {"activation": "SwiGLU"},
+            r"activation: expected one .* \(sigmoid, .*\), got 'SwiGLU', which halves the units",
+        ),
+        ({"activation": "softmax2d"}, "activation: expected .*, got 'softmax2d', which takes images"),
         ({"initialisation": "xavir"}, "initialisation: unknown name 'xavir'; did you mean 'xavier'"),
         ({"depth": 0}, "depth: expected a whole number of at least 1, got 0"),
         ({"width": 0}, "width: expected"),

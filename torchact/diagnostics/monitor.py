@@ -90,7 +90,7 @@ class GradientMonitor:
         _check_arguments(model, optimizer, every=every, keep=keep)
         self.every = every
         self.thresholds = thresholds or Thresholds()
-        self.history: deque[Reading] = deque(maxlen=keep)
+        self.history: deque[Reading] = deque(maxlen=keep)  #: the latest readings, the last one at its end
         self.step = 0
         self._family = rules.optimizer_family(optimizer)
         self._optimized = optimizer is not None

@@ -8,6 +8,7 @@ activation's input is read before the call, because an in-place activation overw
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from torchact import modules
+from torchact import catalogue, modules
 from torchact.diagnostics import statistics
 
 _is_compiling = torch.compiler.is_compiling
@@ -34,11 +35,15 @@ class Switch:
 class Probe:
     """One module's hooks, and what they have added up since :meth:`reset`.
 
+    An activation's input z is saturated where |φ'(z)| is at most a fraction of max |φ'|; where that is infinite, only
+    where φ'(z) = 0. The inputs of a gated unit are not counted: how much of a gradient passes its gate depends on what
+    is gated.
+
     Args:
         name: the module's qualified name.
         module: the module to watch.
         switch: the monitor's; nothing is recorded while it is off.
-        saturated_below: an activation's input z counts as saturated where |φ'(z)| ≤ this fraction of max |φ'|.
+        saturated_below: that fraction.
     """
 
     def __init__(self, name: str, module: nn.Module, switch: Switch, saturated_below: float) -> None:
@@ -46,10 +51,8 @@ class Probe:
         self.kind = type(module).__name__
         self.switch = switch
         self.activation = modules.activation_of(module)
-        self.activation_parameters = self.activation.parameters_of(module) if self.activation else {}
-        self.saturated_slope = 0.0
-        if self.activation:
-            self.saturated_slope = saturated_below * self.activation.max_derivative(**self.activation_parameters)
+        self._slope = _Slope(self.activation, module) if self.activation and self.activation.kind != "gated" else None
+        self._saturated_below = saturated_below
         self.position: int | None = None
         self.shape: tuple[int, ...] = ()
         # Allocated once and written in place, because that is what torch.compile takes in a hook.
@@ -87,11 +90,11 @@ class Probe:
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._recording = self.switch.on and self._is_first_pass(module)
-        if self._recording and self.activation is not None:
+        if self._recording and self._slope is not None:
             with torch.no_grad():
                 for input in _floating_tensors((args, kwargs)):
                     self._on_device_of(input)
-                    self.saturated.add_(self._count_saturated(input.detach()))
+                    self.saturated.add_(self._count_saturated(self._slope, module, input.detach()))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not self._recording:
@@ -122,11 +125,10 @@ class Probe:
                 total.to(tensor.device) for total in (self.output, self.gradient, self.saturated)
             )
 
-    def _count_saturated(self, input: Tensor) -> Tensor:
+    def _count_saturated(self, slope: _Slope, module: nn.Module, input: Tensor) -> Tensor:
         """Return (saturated, count) as a vector."""
-        assert self.activation is not None
-        slope = self.activation.derivative(input, **self.activation_parameters).abs()
-        saturated = torch.count_nonzero(slope <= self.saturated_slope)
+        steepness, greatest = slope(module, input)
+        saturated = torch.count_nonzero(steepness <= self._saturated_below * greatest)
         return torch.stack((saturated, torch.full_like(saturated, input.numel()))).double()
 
     def _is_first_pass(self, module: nn.Module) -> bool:
@@ -149,6 +151,42 @@ class Probe:
             return False
         self._calls_without_grad -= 1
         return True
+
+
+class _Slope:
+    """|φ'| of an activation with the parameters of its module. What is learnt changes, and is read at every call."""
+
+    def __init__(self, activation: catalogue.Activation, module: nn.Module) -> None:
+        parameters = activation.parameters_of(module)
+        self.derivative = activation.derivative
+        self.learnt = tuple(name for name, value in parameters.items() if isinstance(value, Tensor))
+        self.fixed = {name: value for name, value in parameters.items() if name not in self.learnt}
+        greatest = math.nan if self.learnt else activation.max_derivative(**self.fixed)
+        self.greatest = 0.0 if math.isinf(greatest) else greatest  # beside an infinite slope, none is small but 0
+
+    def __call__(self, module: nn.Module, input: Tensor) -> tuple[Tensor, float | Tensor]:
+        """Return |φ'(input)|, and max |φ'| over all inputs and all entries of what is learnt."""
+        if not self.learnt:
+            return self.derivative(input, **self._with_dimension(input)).abs(), self.greatest
+        learnt = {name: getattr(module, name).detach() for name in self.learnt}
+        flat = {name: value.flatten() for name, value in learnt.items()}
+        everywhere = self.derivative(_wide_grid(input.device), **self.fixed, **flat)
+        return self.derivative(input, **self.fixed, **learnt).abs(), everywhere.abs().max()
+
+    def _with_dimension(self, input: Tensor) -> dict[str, Any]:
+        """Return the fixed parameters, with the dimension that torch's softmaxes choose where none is given."""
+        if self.fixed.get("dim", -1) is not None:
+            return self.fixed
+        return {**self.fixed, "dim": 0 if input.dim() in (0, 1, 3) else 1}
+
+
+def _wide_grid(device: torch.device) -> Tensor:
+    """Return a column of inputs: 0, and from ±0.001 to ±1000, each 9 % from the next.
+
+    A smooth maximum of |φ'(x)| that lies where a learnt parameter puts it is met to a few parts in 1,000.
+    """
+    grid = torch.logspace(-10, 10, 161, base=2.0, dtype=torch.float32, device=device)
+    return torch.cat((-grid, torch.zeros_like(grid[:1]), grid)).unsqueeze(1)
 
 
 def _blind_probe() -> Probe:

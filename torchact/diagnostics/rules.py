@@ -20,6 +20,10 @@ from torchact.diagnostics.statistics import LayerReading, Reading
 
 Family = Literal["sgd", "adaptive"]
 _ADAPTIVE = ("adam", "adagrad", "adadelta", "adafactor", "rmsprop", "rprop", "lion", "lamb", "muon")
+_RECTIFIERS = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"),
+    *("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "mish", "hardswish"),
+}
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny
 
 
@@ -72,10 +76,12 @@ def decay_per_layer(reading: Reading) -> float:
 
     It is exp of the slope of a least-squares line through log‖δ‖ against depth, over the layers with parameters whose
     outputs have the commonest shape (others differ for that reason alone), or over all of them where no shape repeats.
+    An activation that learns its own parameter is no layer of its own.
     Below 1 gradients vanish, above 1 they explode. NaN with fewer than two layers whose gradient is positive and
     finite.
     """
-    layers = [entry for entry in enumerate(reading.learning_layers) if 0 < entry[1].gradient.norm < math.inf]
+    candidates = [layer for layer in reading.learning_layers if layer.activation is None]
+    layers = [entry for entry in enumerate(candidates) if 0 < entry[1].gradient.norm < math.inf]
     shapes = Counter(layer.shape for _, layer in layers)
     commonest, count = shapes.most_common(1)[0] if shapes else ((), 0)
     if count > 1:
@@ -140,12 +146,17 @@ def _kind_of_zero(reading: Reading, last_zero: LayerReading) -> tuple[str, str]:
     """Tell a structural zero from dead units and from underflow, by what lies behind the last layer that has it."""
     behind = [layer for layer in reading.layers if layer.index > last_zero.index]
     activation = next((layer for layer in behind if layer.activation), None)
-    if activation and activation.gradient.largest > 0 and activation.saturated_fraction == 1.0:
-        key = activation.activation or ""
-        if catalogue.CATALOGUE[key].max_derivative() == 0:
+    record = _record(activation) if activation else None
+    if activation and record and activation.gradient.largest > 0 and _all_flat(activation, record):
+        if record.max_derivative() == 0:
             return (
                 f"It is a structural zero: the derivative of {activation.kind} ({activation.name}) is zero everywhere.",
                 "Choose a surrogate derivative, or an activation that has one.",
+            )
+        if _passes_far_inputs_only(record):
+            return (
+                f"All units of {activation.kind} ({activation.name}) shrink their inputs to nothing.",
+                "Use larger initial weights, or let the activation shrink less.",
             )
         return (
             f"All units of {activation.kind} ({activation.name}) are dead or saturated.",
@@ -158,6 +169,13 @@ def _kind_of_zero(reading: Reading, last_zero: LayerReading) -> tuple[str, str]:
             "Use another activation or initialisation.",
         )
     return "Nothing behind it passes a gradient back.", "Look for a detached or unused branch."
+
+
+def _all_flat(layer: LayerReading, activation: catalogue.Activation) -> bool:
+    """Whether no input has a derivative to speak of; of a gated unit, whether every gate is shut."""
+    if activation.kind == "gated":
+        return layer.output.zero_fraction == 1.0
+    return layer.saturated_fraction == 1.0
 
 
 def vanishing(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
@@ -205,20 +223,47 @@ def exploding(reading: Reading, family: Family, thresholds: Thresholds) -> Itera
 
 
 def saturation(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
-    """Report smooth activations most of whose inputs lie where the derivative is nearly zero."""
+    """Report activations most of whose inputs lie where they have levelled off, the derivative being nearly zero."""
     for layer in reading.layers:
-        smooth = layer.activation is not None and not catalogue.CATALOGUE[layer.activation].kinks
-        if smooth and (layer.saturated_fraction or 0.0) > thresholds.saturated_fraction:
+        fraction = layer.saturated_fraction or 0.0
+        if fraction > thresholds.saturated_fraction and _levels_off(_record(layer), thresholds.saturated_slope):
             yield Verdict(
                 rule="saturation",
                 severity="warning",
                 layers=(layer.name,),
-                value=layer.saturated_fraction or 0.0,
+                value=fraction,
                 threshold=thresholds.saturated_fraction,
-                explanation=f"{layer.saturated_fraction:.0%} of the inputs of {layer.kind} ({layer.name}) lie where its"
+                explanation=f"{fraction:.0%} of the inputs of {layer.kind} ({layer.name}) lie where its"
                 f" derivative is below {thresholds.saturated_slope:.1%} of its maximum.",
                 suggestion="Use smaller initial weights, or normalise the layer's input.",
             )
+
+
+def _record(layer: LayerReading) -> catalogue.Activation | None:
+    """Return what is known of an activation; of a definition that was taken back, nothing is."""
+    return catalogue.CATALOGUE.get(layer.activation) if layer.activation else None
+
+
+def _levels_off(activation: catalogue.Activation | None, saturated_slope: float) -> bool:
+    """Whether an activation has a level to saturate at, away from 0.
+
+    One that is unbounded on both sides has none. A rectifier has one, but half the inputs are there by design: it is
+    flat right beside 0.
+    """
+    if activation is None or not activation.elementwise:
+        return activation is not None
+    slopes = activation.derivative(torch.tensor([-0.5, 0.5], dtype=torch.float64, device="cpu")).abs()
+    bounded = any(map(math.isfinite, activation.range))
+    return bounded and bool((slopes > saturated_slope * activation.max_derivative()).all())
+
+
+def _passes_far_inputs_only(activation: catalogue.Activation) -> bool:
+    """Whether φ' is 0 at 0 and large far from it on either side, as of the shrinkages."""
+    if not activation.elementwise:
+        return False
+    places = torch.tensor([-16.0, 0.0, 16.0], dtype=torch.float64, device="cpu")
+    left, centre, right = activation.derivative(places).abs().tolist()
+    return centre == 0 and min(left, right) > activation.max_derivative() / 2
 
 
 RULES: tuple[Callable[[Reading, Family, Thresholds], Iterator[Verdict]], ...] = (
@@ -239,12 +284,12 @@ def _these(some: list[LayerReading], layers: tuple[LayerReading, ...]) -> str:
 
 def _cure(reading: Reading) -> str:
     keys = {layer.activation for layer in reading.layers if layer.activation}
-    if keys & {"sigmoid", "softmax"}:
+    if keys & {"sigmoid", "hardsigmoid", "softmax", "softmin"}:
         return (
             "Replace the sigmoid-like activations by ReLU with He initialisation, or tanh with Xavier initialisation."
         )
-    if keys & {"relu", "leaky_relu"}:
+    if keys & _RECTIFIERS:
         return "Use He initialisation (σ_w² = 2), or normalisation layers."
-    if "tanh" in keys:
+    if keys & {"tanh", "hardtanh", "softsign", "selu"}:
         return "Use Xavier initialisation (σ_w² = 1), or normalisation layers."
     return "Use an initialisation that keeps the gradient's size, or normalisation layers."

@@ -123,7 +123,8 @@ class LayerReading:
     shape: tuple[int, ...]  #: shape of the output without its first (batch) dimension, at the last call
     output: Statistics  #: of the module's output
     gradient: Statistics  #: of δ = ∂L/∂output
-    saturated_fraction: float | None  #: of an activation's inputs z: |φ'(z)| ≤ Thresholds.saturated_slope · max |φ'|
+    saturated_fraction: float | None  #: of an activation's inputs z: |φ'(z)| ≤ Thresholds.saturated_slope · max |φ'|;
+    #: None of a gated unit, whose inputs are not counted, and of a layer that is no activation
     parameter_gradients: dict[str, Statistics]  #: of ∂L/∂parameter, by the parameter's name within the module
 
     @property
