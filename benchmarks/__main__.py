@@ -2,11 +2,11 @@
 
 import tyro
 
-from benchmarks import monitor, overhead
+from benchmarks import accuracy, monitor, overhead
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"overhead": overhead.main, "monitor": monitor.main},
-        description="Measurements of speed, as ratios of interleaved runs.",
+        {"overhead": overhead.main, "monitor": monitor.main, "accuracy": accuracy.main},
+        description="Measurements of speed, as ratios of interleaved runs, and of accuracy.",
         prog="python -m benchmarks",
     )

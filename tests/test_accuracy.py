@@ -1,0 +1,165 @@
+"""The promise of docs/accuracy.md, at all inputs of the half types and at 2^24 of float32, over all its exponents."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch.func import grad, vmap
+
+from benchmarks.accuracy import BOUND, ELEMENTWISE, GATED, LEARNABLE, NORMALISED, SECTIONS, measure
+from benchmarks.ulp import error_in_ulp, inputs, ulp, value_and_gradients
+from tests.conftest import DTYPES, extremes
+
+FLOAT32_INPUTS = 2**24
+PAGE = (Path(__file__).parent.parent / "docs" / "accuracy.md").read_text(encoding="utf-8")
+ELEMENTWISE_SAVING_OUTPUT = [case for case in ELEMENTWISE if case.activation.saves == "output"]
+PAIRS = LEARNABLE + GATED
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+narrow_dtype = pytest.mark.parametrize("dtype", BOUND, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+def cases(*lists):
+    return pytest.mark.parametrize("case", list(itertools.chain(*lists)), ids=str)
+
+
+def ours_alone(case):
+    """Return the case without its counterpart, which takes time."""
+    return dataclasses.replace(case, theirs=None)
+
+
+def within_the_smallest_normal_number(results, expected, operands):
+    """Return errors in ULP, but of results that should be subnormal in multiples of the smallest normal number."""
+    smallest = torch.finfo(results[0].dtype).smallest_normal
+    unit = torch.where(expected[0] < smallest, smallest, ulp(expected[0], results[0].dtype))
+    return error_in_ulp(results[0], expected[0], unit), error_in_ulp(results[1], expected[1])
+
+
+# ---- within the bound
+
+
+@narrow_dtype
+@cases(ELEMENTWISE)
+def test_values_and_derivatives_are_within_the_bound(case, dtype):
+    if case.activation.key == "sigmoid":
+        case = dataclasses.replace(case, errors=within_the_smallest_normal_number)
+    (value,), (derivative,) = measure(ours_alone(case), dtype, FLOAT32_INPUTS)
+    assert value.error <= BOUND[dtype], value
+    assert value.nan == derivative.nan == 0
+    if case.activation.saves != "output":
+        assert derivative.error <= BOUND[dtype], derivative
+
+
+@narrow_dtype
+@cases(PAIRS)
+def test_functions_of_two_operands_and_both_derivatives_are_within_the_bound(case, dtype):
+    for (worst,) in measure(ours_alone(case), dtype, 2**20):
+        assert worst.error <= BOUND[dtype], worst
+        assert worst.nan == 0
+
+
+@narrow_dtype
+@cases(NORMALISED)
+def test_normalised_rows_are_within_what_torch_s_kernels_reach(case, dtype):
+    (value,), (gradient,) = measure(ours_alone(case), dtype, 2**20)
+    assert value.error <= (5 if dtype is torch.float32 else 1), value
+    assert value.nan == gradient.nan == 0
+
+
+@narrow_dtype
+@cases(ELEMENTWISE_SAVING_OUTPUT, NORMALISED)
+def test_where_the_output_is_saved_no_result_is_worse_than_torch_s(case, dtype):
+    for operands in case.operands(dtype, 2**20):
+        expected = case.reference(*(operand.double() for operand in operands))
+        ours, theirs = (
+            case.errors(case.results(function, operands), expected, operands) for function in (case.ours, case.theirs)
+        )
+        for our_error, their_error in zip(ours, theirs, strict=True):
+            if case in NORMALISED:  # of half types our output is another, rounded once, and so is what is made of it
+                assert float(our_error.max()) <= max(0.5, float(their_error.max()))
+            else:
+                assert bool((our_error <= their_error).all())
+
+
+# ---- no NaN from finite inputs, by whichever path, and to the second derivative
+
+
+def finite(dtype):
+    """Return all finite numbers of a half type, else 2^16, and the ends of the range."""
+    special = extremes(dtype).flatten()
+    return torch.cat([*inputs(dtype, 2**16), special[special.isfinite()]])
+
+
+def finite_pairs(dtype):
+    """Return all pairs of numbers at the ends of the range and between."""
+    special = extremes(dtype).flatten().unique()
+    return torch.cartesian_prod(*[special[special.isfinite()]] * 2).unbind(1)
+
+
+def finite_rows(dtype):
+    return torch.stack(finite_pairs(dtype), dim=1)
+
+
+def has_nan(tensors):
+    return any(bool(tensor.isnan().any()) for tensor in tensors)
+
+
+@every_dtype
+@cases(ELEMENTWISE)
+def test_no_finite_input_gives_nan(case, dtype):
+    x = finite(dtype)
+    assert not has_nan([case.ours(x), *value_and_gradients(case.ours, (x,))])
+
+
+@every_dtype
+@cases(ELEMENTWISE)
+def test_no_finite_input_gives_nan_in_the_formula_and_its_derivatives(case, dtype):
+    first = grad(case.ours)
+    assert not has_nan(vmap(function)(finite(dtype)) for function in (case.ours, first, grad(first)))
+
+
+@every_dtype
+@cases(ELEMENTWISE)
+def test_no_finite_input_gives_nan_in_the_second_derivative(case, dtype):
+    x = finite(dtype).requires_grad_()
+    (first,) = torch.autograd.grad(case.ours(x), x, torch.ones_like(x), create_graph=True)
+    if first.requires_grad:  # the derivative of the identity is a constant
+        assert not has_nan(torch.autograd.grad(first, x, torch.ones_like(x)))
+
+
+@every_dtype
+@cases(PAIRS)
+def test_no_finite_pair_gives_nan(case, dtype):
+    first, second = finite_pairs(dtype)
+    assert not has_nan(value_and_gradients(case.ours, (first[None], second)))  # a channel each, for a parameter's sake
+
+
+@every_dtype
+@cases(PAIRS)
+def test_no_finite_pair_whose_product_is_finite_gives_nan_in_the_formula_s_derivatives(case, dtype):
+    first, second = finite_pairs(dtype)
+    pairs = [operand[(first * second).isfinite()] for operand in (first, second)]
+    assert not has_nan(vmap(grad(case.ours, argnums=(0, 1)))(*pairs))
+
+
+@every_dtype
+@cases(NORMALISED)
+def test_no_finite_row_gives_nan(case, dtype):
+    rows = finite_rows(dtype)
+    ours = case.ours if case.activation.key != "softmax2d" else lambda x: case.ours(x[..., None, None])
+    assert not has_nan(value_and_gradients(ours, (rows,)))
+
+    def first_output(row):
+        return ours(row).flatten()[0]
+
+    assert not has_nan(vmap(grad(first_output))(rows).unbind())
+
+
+# ---- the page
+
+
+@cases(*SECTIONS.values())
+def test_the_page_has_a_row_of_each_dtype_for_every_case(case):
+    assert PAGE.count(f"\n| `{case}` | `{case.counterpart}` |") == len(BOUND), "run `python -m benchmarks accuracy`"
