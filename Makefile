@@ -5,12 +5,13 @@ INSTALLED := .venv/installed
 RUN := runs/depth
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo tensorboard test lint benchmark clean
+.PHONY: help demo tensorboard test lint docs benchmark clean
 
 help:
 	@echo "make demo         train deep networks on real digits and see their gradients vanish, in pictures and TensorBoard"
 	@echo "make test         run the tests and the static checks"
 	@echo "make tensorboard  open the dashboard of the last demo"
+	@echo "make docs         build the documentation, a page for each activation, in docs/_build/html"
 	@echo "make benchmark    measure what a call costs beside torch's own"
 	@echo "make clean        remove the environment and everything that was made"
 
@@ -31,11 +32,15 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo "The documentation is in docs/_build/html/index.html."
+
 benchmark: $(INSTALLED)
 	$(BIN)/python -m benchmarks overhead
 
 clean:
-	rm -rf .venv build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist runs docs/_build docs/activations docs/project *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

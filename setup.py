@@ -12,6 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "torchact" / "__init__.py
 assert VERSION is not None, "torchact/__init__.py states no __version__"
 
 EXPERIMENTS = ["matplotlib>=3.9", "pandas>=2.2", "scikit-learn>=1.5", "tyro>=0.9"]
+DOCUMENTATION = ["furo", "math-core", "matplotlib>=3.9", "myst-parser>=4", "sphinx>=8.1"]
 DEVELOPMENT = [
     "expecttest",  # torch.testing._internal needs it and hypothesis
     "hypothesis",
@@ -21,6 +22,7 @@ DEVELOPMENT = [
     "pytest-xdist",
     "ruff",
     "setuptools>=77",
+    "transformers>=5",  # whose models the tests convert
     "wheel",
 ]
 
@@ -46,7 +48,11 @@ setup(
     package_data={"torchact": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["torch>=2.10", "rich>=13", "tensorboard>=2.16"],
-    extras_require={"experiments": EXPERIMENTS, "development": EXPERIMENTS + DEVELOPMENT},
+    extras_require={
+        "experiments": EXPERIMENTS,
+        "documentation": DOCUMENTATION,
+        "development": EXPERIMENTS + DOCUMENTATION + DEVELOPMENT,
+    },
     cmdclass={"build_py": BuildPython},
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -15,11 +15,11 @@ BEGIN, END = "<!-- activations: begin -->\n", "<!-- activations: end -->\n"
 def table() -> str:
     """Return the table in Markdown, a row an activation in the catalogue's order."""
     rows = [
-        ("activation", "function, module", "formula", "derivative", "range", "backward keeps", "in torch"),
-        ("---",) * 7,
+        ("function, module", "formula", "range", "backward keeps", "in torch"),
+        ("---",) * 5,
         *map(_row, catalogue.CATALOGUE.values()),
     ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(_escaped, row))} |\n" for row in rows)
 
 
 def with_table(readme: str) -> str:
@@ -30,17 +30,25 @@ def with_table(readme: str) -> str:
 
 
 def _row(activation: Activation) -> tuple[str, ...]:
-    aliases = f" ({', '.join(activation.aliases)})" if activation.aliases else ""
     counterpart = activation.torch_module
     return (
-        f"{activation.key.replace('_', ' ')}{aliases}",
         f"`{activation.key}`, `{activation.name}`",
         f"${activation.formula}$",
-        f"${activation.derivative_formula}$",
         f"{_bound(activation.range[0])} … {_bound(activation.range[1])}",
-        f"the {activation.saves}" if activation.saves != "nothing" else "nothing",
-        f"`nn.{counterpart.__name__}`" if counterpart else "none with a gradient",
+        _kept(activation),
+        f"`nn.{counterpart.__name__}`" if counterpart else "",
     )
+
+
+def _kept(activation: Activation) -> str:
+    if activation.kind == "gated":
+        return "both halves"
+    return "nothing" if activation.saves == "nothing" else f"the {activation.saves}"
+
+
+def _escaped(cell: str) -> str:
+    """Return a cell without bars, which end it: in a formula they are magnitudes."""
+    return cell.replace("|x|", r"\lvert x \rvert ")
 
 
 def _bound(value: float) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from torchact import catalogue, definition
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -15,6 +17,8 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 def test_every_snippet_runs(snippet, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
+    for key in [key for key, record in catalogue.CATALOGUE.items() if record.origin]:
+        definition.undefine(key)
     if "print" in snippet or "report" in snippet:
         assert capsys.readouterr().out
 
@@ -25,6 +29,7 @@ def test_there_is_a_snippet_for_each_way_in():
         "torchact.ReLU()",
         "functional.leaky_relu",
         "torchact.convert",
+        "torchact.define",
         "GradientMonitor",
         "diagnose",
         "theory",
