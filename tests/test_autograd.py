@@ -32,12 +32,6 @@ from tests.conftest import (
 )
 from torchact import autograd, catalogue, functional
 
-# torch's own, on the first use of forward-mode AD and of Inductor.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),  # torch.func.linearize's
-]
-
 X = smooth_points()
 ROW = X.flatten()  # softmax takes it with either of its dimensions, as every transform of it does
 FUNCTION_CASES = [case for case in CASES if case.key != "identity"]  # identity hands back its input: there is no node
@@ -732,3 +726,31 @@ def test_a_traced_model_is_a_plain_graph_of_aten_operators(case):
     assert "prim::PythonOp" not in kinds
     y, expected = traced(x).detach(), model(x).detach()
     assert_within_ulp(y, expected, scale=expected.abs() + float(x.abs().max()))
+
+
+# ---- random slopes
+
+#: How to differentiate the randomised ReLU in training.
+RANDOM = {
+    "autograd": lambda f: value_and_grad(f, X)[1],
+    "create_graph": lambda f: torch.autograd.functional.vhp(lambda x: f(x).square().sum(), X, X)[1],
+    "grad": lambda f: func.grad(lambda x: f(x).square().sum())(X),
+    "jvp": lambda f: func.jvp(f, (X,), (X,))[1],
+    "vmap": lambda f: func.vmap(f, randomness="different")(X),
+}
+
+
+@pytest.mark.parametrize("situation", RANDOM)
+def test_random_slopes_are_torch_s_in_every_situation_in_which_torch_has_them(situation):
+    results = []
+    for rrelu in (functional.rrelu, F.rrelu):
+        torch.manual_seed(0)
+        try:
+            results.append(RANDOM[situation](lambda x, rrelu=rrelu: rrelu(x, training=True)))
+        except RuntimeError as error:  # torch's has no vmap
+            results.append(str(error))
+    actual, expected = results
+    if isinstance(expected, str):
+        assert actual == expected
+    else:
+        assert_within_ulp(actual, expected)

@@ -34,9 +34,6 @@ from tests.conftest import (
 from torchact import catalogue, functional, kernels, modules, theory
 from torchact.definition import define, undefine
 
-# torch's own, on the first use of forward-mode AD and of Inductor.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-
 ROOT = Path(__file__).parent.parent
 X = smooth_points()
 
@@ -145,7 +142,6 @@ COMMON = {
         test_compiled_in_a_model_the_gradients_are_those_of_eager_mode
         test_compiled_autograd_traces_the_backward_of_a_graph_made_in_eager_mode
         test_transforms_inside_a_compiled_function_give_the_derivatives
-        test_exported_programs_take_any_batch_size
         test_a_traced_model_is_a_plain_graph_of_aten_operators
     """,
     test_catalogue: """

@@ -28,9 +28,6 @@ from tests.conftest import (
 )
 from torchact import catalogue, functional
 
-# torch's own, on the first use of forward-mode AD.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-
 IMAGE = torch.linspace(-3, 3, 120).reshape(2, 3, 4, 5)
 
 LAYOUTS = {

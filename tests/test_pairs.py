@@ -10,9 +10,6 @@ from torch.autograd import gradcheck, gradgradcheck
 from tests.conftest import assert_same, assert_within_ulp, leaf, noise_like, preactivations, smooth_points
 from torchact import autograd, catalogue, functional
 
-# torch's own, on the first use of forward-mode AD.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-
 X = smooth_points()  # 2 × 3: two samples of three channels
 
 
