@@ -502,3 +502,18 @@ def test_a_surrogate_is_symmetric_and_greatest_at_the_threshold(surrogate_case):
     assert_within_ulp(derivative, derivative.flip(0), ulp=8)
     assert float(derivative.max()) == float(derivative[800])
     assert bool((derivative >= 0).all())
+
+
+# ---- functions of two tensors
+
+
+@pytest.mark.parametrize("key", [key for key, record in catalogue.CATALOGUE.items() if record.pair is not None])
+def test_the_partial_derivatives_of_a_pair_are_those_of_its_value(key):
+    pair = catalogue.CATALOGUE[key].pair
+    first, second = smooth_points(), smooth_points().flip(0) + 0.05
+    parameters = {"geglu": ["tanh"], "swiglu": [1.702, 1.6, 1.0]}.get(key, [])
+    by_autograd = torch.autograd.functional.vjp(
+        lambda first, second: pair.value(first, second, *parameters), (first, second), torch.ones_like(first)
+    )[1]
+    for actual, expected in zip(pair.partials(first, second, *parameters), by_autograd, strict=True):
+        assert_within_ulp(actual, expected, ulp=16, scale=max(1.0, float(expected.abs().max())))

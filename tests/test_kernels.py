@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.conftest import (
+    CASES,
     assert_grad_within_ulp,
     assert_same,
     assert_value_within_ulp,
@@ -18,6 +19,9 @@ from torchact import catalogue, kernels
 
 def table(case):
     return kernels.PAIR_KERNELS if case.pair else kernels.KERNELS
+
+
+SILU = next(case for case in CASES if case.key == "silu")
 
 
 def run_forward(case, x):
@@ -109,3 +113,49 @@ def test_the_step_s_derivative_is_exactly_zero_whatever_it_multiplies(value):
     grad_output = torch.full((3,), value)
     grad_input = kernels.KERNELS["binary_step"].backward(grad_output, torch.tensor([-1.0, 0.0, 1.0]), None)
     assert_same(grad_input, torch.zeros(3))
+
+
+# ---- tables of half types
+
+ROUNDED = [case for case in CASES if not case.pair and "rounded_once" in table(case)[case.key].forward.__qualname__]
+half_types = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+
+
+def all_numbers(dtype):
+    return torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(dtype)
+
+
+@half_types
+@pytest.mark.parametrize("case", ROUNDED, ids=str)
+def test_what_is_looked_up_is_what_would_be_computed_bit_for_bit(case, dtype):
+    x = all_numbers(dtype)
+    y = run_forward(case, x)
+    grad_output = noise_like(x)
+    grad_input = run_backward(case, grad_output, x, y)
+    for part in range(0, 2**16, 2**14):  # too few to be looked up
+        few = slice(part, part + 2**14)
+        expected = run_forward(case, x[few])
+        assert_same(y[few], expected)
+        assert_same(y[few].signbit()[y[few] == 0], expected.signbit()[expected == 0])
+        assert_same(grad_input[few], run_backward(case, grad_output[few], x[few], expected))
+
+
+def test_a_table_is_made_once_and_from_plain_numbers_whoever_asks_first():
+    x = all_numbers(torch.bfloat16).reshape(4, -1)
+    expected = run_forward(SILU, x[:2]), run_forward(SILU, x[2:])
+    kernels._table.cache_clear()
+    with torch.inference_mode():
+        assert_same(run_forward(SILU, x), torch.cat(expected))
+    with Dtypes():  # a mode might be one of fake tensors
+        assert_same(run_forward(SILU, x), torch.cat(expected))
+    y = run_forward(SILU, x)
+    assert not y.is_inference()
+    assert_same(y, torch.cat(expected))
+    assert kernels._table.cache_info().misses == 1
+
+
+def test_what_does_not_lie_side_by_side_keeps_its_strides():
+    x = all_numbers(torch.bfloat16).reshape(256, 256)
+    y = run_forward(SILU, x.t())
+    assert y.stride() == x.t().stride()
+    assert_same(y.t(), run_forward(SILU, x))

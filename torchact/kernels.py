@@ -3,8 +3,8 @@
 Accurate means, on the CPU and in every dtype: values at most one unit in the last place from the float64 reference in
 bfloat16 and float16, at most four in float32, and the same for derivatives where the input is saved. Many of torch's
 operators are not: they cancel, overflow or flush to zero (``python -m benchmarks accuracy`` shows how far off each is).
-In place of those the catalogue's formula is evaluated in float64 and rounded once. Elsewhere than on the CPU torch's
-operators run, unless they give NaN.
+In place of those the catalogue's formula is evaluated in float64 and rounded once, or, of many numbers of 16 bits,
+looked up in a table of all 65,536 results. Elsewhere than on the CPU torch's operators run, unless they give NaN.
 
 A forward kernel takes (input, *parameters); a backward kernel takes (grad_output, saved, *parameters), where ``saved``
 is the tensor that the catalogue names in ``saves``. Of two operands a forward kernel takes (first, second,
@@ -14,6 +14,7 @@ they are summed over dimensions that were broadcast. No kernel is differentiable
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -53,6 +54,7 @@ class Kernels(NamedTuple):
     backward: Callable[..., Any]
 
 
+_HALF_TYPES = frozenset((torch.bfloat16, torch.float16))
 _FLOATING = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 
 
@@ -64,6 +66,40 @@ def _is_wide(tensor: Tensor) -> bool:
 def _widened(tensor: Tensor) -> Tensor:
     """Return the tensor in the dtype that gradients are computed in: float64 on the CPU, else at least float32."""
     return tensor.double() if tensor.is_cpu else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+# A function of a 16-bit number has 65,536 values: from so many entries on, computing all of them first is no loss.
+_TABULATED_FROM = 2**16
+
+
+def _is_tabulated(input: Tensor, parameters: tuple[Any, ...]) -> bool:
+    """Whether values are to be looked up: those of many numbers of 16 bits that lie side by side."""
+    return (
+        input.dtype in _HALF_TYPES
+        and input.numel() >= _TABULATED_FROM
+        and _is_wide(input)
+        and input.is_contiguous()
+        and not any(isinstance(parameter, Tensor) for parameter in parameters)
+        and torch._C._len_torch_dispatch_stack() == 0  # a mode's tensors must not stay in the table
+    )
+
+
+def _looked_up(
+    function: Callable[..., Tensor], parameters: tuple[Any, ...], input: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Return ``function(input, *parameters)`` in this dtype, bit for bit as if it were computed in float64."""
+    bits = input.detach().view(torch.uint16).flatten().int()
+    return torch.index_select(_table(function, parameters, input.dtype, dtype), 0, bits).view(input.shape)
+
+
+@functools.lru_cache(maxsize=32)  # of 128 KiB, or 512 for a derivative
+def _table(
+    function: Callable[..., Tensor], parameters: tuple[Any, ...], input_dtype: torch.dtype, dtype: torch.dtype
+) -> Tensor:
+    """Return a function's values at all numbers of a half type, in the order of their bits as unsigned integers."""
+    with torch.inference_mode(False), torch.no_grad():
+        every = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.uint16).view(input_dtype)
+        return function(every.double(), *parameters).to(dtype)
 
 
 def rounded_once(
@@ -84,11 +120,16 @@ def rounded_once(
     otherwise = torch_forward or value
 
     def forward(input: Tensor, *parameters: Any) -> Tensor:
+        if _is_tabulated(input, parameters):
+            return _looked_up(value, parameters, input, input.dtype)
         if _is_wide(input):
             return value(input.double(), *parameters).to(input.dtype)
         return otherwise(input, *parameters)
 
     def backward(grad_output: Tensor, input: Tensor, *parameters: Any) -> Tensor:
+        if _is_tabulated(input, parameters):
+            slope = _looked_up(derivative, parameters, input, torch.float64)
+            return slope.mul_(grad_output).to(grad_output.dtype)
         if torch_backward is None or _is_wide(input):
             return (derivative(_widened(input), *parameters) * _widened(grad_output)).to(grad_output.dtype)
         return torch_backward(grad_output, input, *parameters)
@@ -152,9 +193,6 @@ def _in_float32(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return softmax(input, dim)
 
     return forward
-
-
-_HALF_TYPES = frozenset((torch.bfloat16, torch.float16))
 
 
 def _hardsigmoid_backward(grad_output: Tensor, input: Tensor) -> Tensor:
