@@ -107,6 +107,9 @@ def rounded_once(
     derivative: Callable[..., Tensor],
     torch_forward: Callable[..., Tensor] | None = None,
     torch_backward: Callable[..., Tensor] | None = None,
+    *,
+    wide_forward: frozenset[torch.dtype] = _FLOATING,
+    wide_backward: frozenset[torch.dtype] = _FLOATING,
 ) -> Kernels:
     """Return kernels that evaluate formulas in float64 on the CPU.
 
@@ -116,13 +119,15 @@ def rounded_once(
         torch_forward: what runs on other devices and dtypes, by default ``value``; complex and integer inputs get its
             result or its error.
         torch_backward: the same for the derivative; by default ``derivative``, half types in float32.
+        wide_forward: the dtypes that are not accurate enough to evaluate ``torch_forward`` in.
+        wide_backward: the same for the derivative.
     """
     otherwise = torch_forward or value
 
     def forward(input: Tensor, *parameters: Any) -> Tensor:
         if _is_tabulated(input, parameters):
             return _looked_up(value, parameters, input, input.dtype)
-        if _is_wide(input):
+        if input.dtype in wide_forward and _is_wide(input):
             return value(input.double(), *parameters).to(input.dtype)
         return otherwise(input, *parameters)
 
@@ -130,6 +135,8 @@ def rounded_once(
         if _is_tabulated(input, parameters):
             slope = _looked_up(derivative, parameters, input, torch.float64)
             return slope.mul_(grad_output).to(grad_output.dtype)
+        if input.dtype not in wide_backward:
+            return derivative(input, *parameters) * grad_output
         if torch_backward is None or _is_wide(input):
             return (derivative(_widened(input), *parameters) * _widened(grad_output)).to(grad_output.dtype)
         return torch_backward(grad_output, input, *parameters)
@@ -137,9 +144,23 @@ def rounded_once(
     return Kernels(forward, backward)
 
 
-def _reference(key: str, *torch_kernels: Callable[..., Tensor]) -> Kernels:
+def _reference(
+    key: str,
+    torch_forward: Callable[..., Tensor] | None = None,
+    torch_backward: Callable[..., Tensor] | None = None,
+    *,
+    wide_forward: frozenset[torch.dtype] = _FLOATING,
+    wide_backward: frozenset[torch.dtype] = _FLOATING,
+) -> Kernels:
     record = catalogue.CATALOGUE[key]
-    return rounded_once(record.value, record.derivative, *torch_kernels)
+    return rounded_once(
+        record.value,
+        record.derivative,
+        torch_forward,
+        torch_backward,
+        wide_forward=wide_forward,
+        wide_backward=wide_backward,
+    )
 
 
 def _with_backward_of_reference(key: str, forward: Callable[..., Tensor]) -> Kernels:
@@ -201,6 +222,12 @@ def _hardsigmoid_backward(grad_output: Tensor, input: Tensor) -> Tensor:
     return _torch_hardsigmoid_backward(grad_output, input)
 
 
+def _hardswish(input: Tensor) -> Tensor:
+    if _is_wide(input):  # torch's operator overflows at a sixth of the greatest number
+        return catalogue.CATALOGUE["hardswish"].value(input)
+    return F.hardswish(input)
+
+
 _ONE = {dtype: torch.ones((), dtype=dtype, device="cpu") for dtype in _FLOATING}
 
 
@@ -226,7 +253,7 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
         "sigmoid": Kernels(torch.sigmoid, _sigmoid_backward),
         "tanh": Kernels(torch.tanh, _tanh_backward),
         "logsigmoid": _with_backward_of_reference("logsigmoid", F.logsigmoid),
-        "softsign": _reference("softsign", F.softsign),
+        "softsign": _reference("softsign", F.softsign, wide_forward=_HALF_TYPES, wide_backward=_HALF_TYPES),
         "hardtanh": Kernels(
             F.hardtanh,
             lambda grad_output, input, low, high: _hardtanh_backward(grad_output, input, float(low), float(high)),
@@ -247,7 +274,7 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
             ),
         ),
         "threshold": Kernels(F.threshold, _threshold_backward_at),
-        "squared_relu": _reference("squared_relu"),
+        "squared_relu": _reference("squared_relu", wide_forward=_HALF_TYPES, wide_backward=_HALF_TYPES),
         "elu": Kernels(
             torch._C._nn.elu,
             lambda grad_output, input, alpha: _elu_backward(grad_output, float(alpha), 1.0, 1.0, False, input),
@@ -277,7 +304,7 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
         ),
         "gelu_tanh": _reference("gelu_tanh", lambda input: torch._C._nn.gelu(input, approximate="tanh")),
         "mish": _reference("mish", F.mish, _mish_backward),
-        "hardswish": _reference("hardswish", F.hardswish, _hardswish_backward),
+        "hardswish": _reference("hardswish", _hardswish, _hardswish_backward, wide_forward=_HALF_TYPES),
         "tanhshrink": _reference("tanhshrink", F.tanhshrink),
         "softshrink": Kernels(
             torch._C._nn.softshrink,
