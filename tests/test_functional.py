@@ -364,6 +364,39 @@ def test_leaky_relu_takes_every_slope_that_torch_takes(slope):
         assert_same(actual, expected)
 
 
+@pytest.mark.parametrize(
+    ("key", "parameters"),
+    [
+        ("threshold", (-0.5, 1.0)),
+        ("rrelu", (0.1, 0.4)),
+        ("elu", (1.5,)),
+        ("hardtanh", (-1.0, 2.0)),
+        ("softplus", (2.0,)),
+    ],
+)
+def test_numbers_may_be_tensors_as_in_torch(key, parameters):
+    x = preactivations(torch.float32)
+    tensors = [torch.tensor(parameter) for parameter in parameters]
+    function = getattr(functional, key)
+    for actual, expected in zip(
+        value_and_grad(lambda x: function(x, *tensors), x),
+        value_and_grad(lambda x: function(x, *parameters), x),
+        strict=True,
+    ):
+        assert_same(actual, expected)
+
+
+def test_the_sine_of_infinity_is_no_number():
+    x = torch.tensor([math.inf, -math.inf, math.nan])
+    for y in (functional.sine(x), torch.func.vmap(functional.sine)(x), functional.snake(x)):
+        assert y.isnan().all()
+
+
+def test_a_celu_without_scale_is_refused_as_torch_does():
+    with pytest.raises(RuntimeError, match="alpha cannot be 0 for CELU"):
+        functional.celu(torch.ones(2), 0)
+
+
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("dim", [2, -3, 1.5, "rows"])
 def test_softmax_refuses_a_bad_dimension_as_torch_does(dim, requires_grad):

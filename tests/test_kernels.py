@@ -159,3 +159,14 @@ def test_what_does_not_lie_side_by_side_keeps_its_strides():
     y = run_forward(SILU, x.t())
     assert y.stride() == x.t().stride()
     assert_same(y.t(), run_forward(SILU, x))
+
+
+def test_large_tensors_are_computed_piece_by_piece_with_the_same_result(monkeypatch):
+    x = preactivations(torch.float32)
+    expected = run_forward(SILU, x)
+    grad_output = noise_like(x)
+    expected_grad = run_backward(SILU, grad_output, x, expected)
+    monkeypatch.setattr(kernels, "_PIECE", 100)
+    assert_same(run_forward(SILU, x), expected)
+    assert_same(run_backward(SILU, grad_output, x, expected), expected_grad)
+    assert_same(run_forward(SILU, x.t()), expected.t())

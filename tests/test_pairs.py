@@ -7,6 +7,7 @@ import torch
 from torch import func, nn
 from torch.autograd import gradcheck, gradgradcheck
 
+import torchact
 from tests.conftest import assert_same, assert_within_ulp, leaf, noise_like, preactivations, smooth_points
 from torchact import autograd, catalogue, functional
 
@@ -138,12 +139,22 @@ def test_the_snake_without_a_frequency_is_the_identity_and_can_learn_one():
     assert_within_ulp(by_alpha, (noise_like(X) * X**2).sum())
 
 
-def test_a_float32_parameter_of_a_half_precision_input_promotes_as_torch_does():
+@pytest.mark.parametrize("parameter", [torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([0.5, 1, 2])], ids=str)
+@pytest.mark.parametrize("key", ["swish", "snake"])
+def test_a_parameter_of_another_dtype_leaves_the_input_s_to_the_result(key, parameter):
     x = X.bfloat16()
-    for beta, dtype in ((torch.tensor(0.5), torch.bfloat16), (torch.tensor([0.5]), torch.float32)):
-        y, by_x, by_beta = gradients(functional.swish, x, beta)
-        assert y.dtype == torch.result_type(x, beta.reshape(-1, 1) if beta.dim() else beta) == dtype
-        assert (by_x.dtype, by_beta.dtype) == (torch.bfloat16, torch.float32)
+    function = getattr(functional, key)
+    y, by_x, by_parameter = gradients(function, x, parameter)
+    assert (y.dtype, by_x.dtype, by_parameter.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    for other in (func.vmap(function, in_dims=(0, None))(x[None], parameter)[0], function(x.double(), parameter)):
+        assert other.dtype in (x.dtype, torch.float64)
+    assert func.jvp(lambda x: function(x, parameter), (x,), (x,))[0].dtype == torch.bfloat16
+
+
+def test_a_learnt_swish_obeys_autocast_as_torch_s_prelu_does():
+    model = nn.Sequential(nn.Linear(3, 3), torchact.Swish(learnable=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(X.float()).dtype == torch.bfloat16
 
 
 def test_one_entry_a_channel_means_dimension_one():
@@ -152,8 +163,9 @@ def test_one_entry_a_channel_means_dimension_one():
     y = functional.snake(images, alpha)
     for channel, value in enumerate(alpha):
         assert_within_ulp(y[:, channel], functional.snake(images[:, channel], value))
-    with pytest.raises(RuntimeError):
-        functional.snake(images, torch.ones(4, dtype=torch.float64))
+    for wrong in (images, images[0, 0, 0], images[:, :1]):
+        with pytest.raises(RuntimeError, match=r"alpha: expected one entry, or one for each channel .* got 5 for an"):
+            functional.snake(wrong, torch.ones(5, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("key", ["prelu", "swish", "snake"])
@@ -203,3 +215,32 @@ def test_a_gated_unit_broadcasts_its_halves():
     for actual, reference in zip((y, by_value, by_gate), expected, strict=True):
         assert actual.shape == reference.shape
         assert_within_ulp(actual, reference, ulp=16, scale=4)
+
+
+@pytest.mark.parametrize(
+    ("function", "value"),
+    [
+        (functional.sine, 3.0),
+        (lambda x, alpha: functional.swiglu(x, other=0.5 - x, alpha=alpha), 1.3),
+        (lambda x, offset: functional.swiglu(x, other=0.5 - x, offset=offset), 0.7),
+    ],
+    ids=["sine", "swiglu alpha", "swiglu offset"],
+)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_number_that_is_a_tensor_to_learn_gets_its_gradient(function, value, requires_grad):
+    parameter = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+    x = X.clone().requires_grad_(requires_grad)
+    assert gradcheck(lambda parameter: function(x.detach(), parameter), parameter)
+    (actual,) = torch.autograd.grad(function(x, parameter).sum(), parameter)
+    expected = func.grad(lambda parameter: function(X, parameter).sum())(parameter.detach())
+    assert_within_ulp(actual, expected, ulp=16, scale=10)
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(ValueError, match=r"limit: expected None or a number that is not negative, got -1.0"):
+        functional.swiglu(X, 0, limit=-1.0)
+
+
+def test_what_is_no_tensor_is_named():
+    with pytest.raises(TypeError, match=r"other: expected a tensor, got 3\.0"):
+        functional.swiglu(X, other=3.0)

@@ -1,9 +1,10 @@
 """The activations as functions, with the signatures of their counterparts in ``torch.nn.functional``.
 
-Shapes: every function returns a tensor of its input's shape, dtype, device and memory format, but for the gated units,
-which halve one dimension. Dtypes: those that torch's counterpart takes; bfloat16 and float16 are computed in wider
-arithmetic and rounded once. Each raises what its counterpart raises. ``inplace=True`` overwrites ``input`` and returns
-it; autograd then keeps what torch's own in-place operators keep.
+Shapes: every function returns a tensor of its input's shape, dtype and device, but for the gated units, which halve one
+dimension; its memory format is that of torch's counterpart. Dtypes: those that torch's counterpart takes; bfloat16 and
+float16 are computed in wider arithmetic and rounded once. Each raises what its counterpart raises. ``inplace=True``
+overwrites ``input`` and returns it; autograd then keeps what torch's own in-place operators keep. A number may be given
+as a tensor without dimensions; where that requires a gradient, it gets one wherever torch's counterpart takes it.
 
 Example:
     >>> import torch, torchact
@@ -272,6 +273,8 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
         alpha: minus the limit for x → −∞, not 0.
         inplace: overwrite ``input``.
     """
+    if alpha == 0:
+        return F.celu(input, alpha)  # which raises
     if inplace:
         return _overwrite(autograd.CELU, input, alpha)
     return autograd.CELU.call(input, alpha)
@@ -312,7 +315,7 @@ def swish(input: Tensor, beta: float | Tensor = 1.0) -> Tensor:
             dimensions if it is to broadcast otherwise. A tensor gets its gradient, summed over all that share it.
     """
     if isinstance(beta, Tensor):
-        return autograd.LearnableSwish.call(input, catalogue.per_channel(beta, input))
+        return autograd.LearnableSwish.call(input, _per_channel("beta", beta, input))
     return autograd.Swish.call(input, beta)
 
 
@@ -421,7 +424,7 @@ def snake(input: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
             α = 0 the result is x.
     """
     if isinstance(alpha, Tensor):
-        return autograd.LearnableSnake.call(input, catalogue.per_channel(alpha, input))
+        return autograd.LearnableSnake.call(input, _per_channel("alpha", alpha, input))
     return autograd.Snake.call(input, alpha)
 
 
@@ -570,9 +573,11 @@ def swiglu(
         offset: what is added to the half that is gated, after the limit.
 
     Raises:
-        ValueError: ``gate`` is neither of the two.
+        ValueError: ``gate`` is neither of the two, or ``limit`` is negative.
         RuntimeError: the size along ``dim`` is odd.
     """
+    if limit is not None and not limit >= 0:
+        raise ValueError(f"limit: expected None or a number that is not negative, got {limit!r}")
     value, control = _halves(input, dim, gate, other)
     return autograd.SwiGLU.call(value, control, alpha, limit, offset)
 
@@ -629,6 +634,19 @@ def forget(key: str) -> None:
     """Take back what :func:`register` did."""
     del globals()[key]
     __all__.remove(key)
+
+
+def _per_channel(name: str, parameter: Tensor, input: Tensor) -> Tensor:
+    """Return a learnable parameter so that it broadcasts against the input, or raise where it has another size."""
+    traced = isinstance(input, torch.fx.Proxy) or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if not traced and parameter.dim() == 1 and parameter.numel() != 1:
+        channels = input.size(1) if input.dim() > 1 else None
+        if parameter.numel() != channels:
+            raise RuntimeError(
+                f"{name}: expected one entry, or one for each channel (dimension 1 of the input), "
+                f"got {parameter.numel()} for an input of shape {tuple(input.shape)}"
+            )
+    return catalogue.per_channel(parameter, input)
 
 
 def _is_prelu_weight(weight: Tensor, input: Tensor) -> bool:

@@ -102,6 +102,21 @@ def _table(
         return function(every.double(), *parameters).to(dtype)
 
 
+_PIECE = 2**20  # entries computed at a time, so that float64 copies stay small beside a large tensor
+
+
+def _by_pieces(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Return ``function(*tensors)`` in the dtype of the last tensor, of large contiguous ones piece by piece."""
+    last = tensors[-1]
+    if last.numel() <= _PIECE or not all(tensor.is_contiguous() for tensor in tensors):
+        return function(*tensors).to(last.dtype)
+    result = torch.empty_like(last)
+    pieces = (tensor.view(-1).split(_PIECE) for tensor in (result, *tensors))
+    for into, *operands in zip(*pieces, strict=True):
+        into.copy_(function(*operands))
+    return result
+
+
 def rounded_once(
     value: Callable[..., Tensor],
     derivative: Callable[..., Tensor],
@@ -128,7 +143,7 @@ def rounded_once(
         if _is_tabulated(input, parameters):
             return _looked_up(value, parameters, input, input.dtype)
         if input.dtype in wide_forward and _is_wide(input):
-            return value(input.double(), *parameters).to(input.dtype)
+            return _by_pieces(lambda piece: value(piece.double(), *parameters), input)
         return otherwise(input, *parameters)
 
     def backward(grad_output: Tensor, input: Tensor, *parameters: Any) -> Tensor:
@@ -137,7 +152,13 @@ def rounded_once(
             return slope.mul_(grad_output).to(grad_output.dtype)
         if input.dtype not in wide_backward:
             return derivative(input, *parameters) * grad_output
-        if torch_backward is None or _is_wide(input):
+        if _is_wide(input):
+            return _by_pieces(
+                lambda piece, grad_piece: derivative(piece.double(), *parameters) * grad_piece.double(),
+                input,
+                grad_output,
+            )
+        if torch_backward is None:
             return (derivative(_widened(input), *parameters) * _widened(grad_output)).to(grad_output.dtype)
         return torch_backward(grad_output, input, *parameters)
 
@@ -173,8 +194,9 @@ def of_two(pair: catalogue.Pair) -> Kernels:
     def forward(first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
         if _is_wide(first) and _is_wide(second):
             result = pair.value(first.double(), second.double(), *parameters)
-            return result.to(torch.result_type(first, second))
-        return pair.value(first, second, *parameters)
+            return result.to(pair.result_type(first, second))
+        result = pair.value(first, second, *parameters)
+        return result.to(pair.result_type(first, second)) if first.is_floating_point() else result
 
     def backward(grad_output: Tensor, first: Tensor, second: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
         by_first, by_second = pair.partials(_widened(first), _widened(second), *parameters)
@@ -192,7 +214,7 @@ def _unless_scaled(key: str, torch_s: Kernels) -> Kernels:
     reference = _reference(key, torch_s.forward)
 
     def is_exact(scale: Any) -> bool:
-        return abs(math.frexp(float(scale))[0]) == 0.5
+        return scale == 0 or abs(math.frexp(float(scale))[0]) == 0.5  # for 0, torch's raises
 
     def rounded_once_if_scaled(input: Tensor, scale: Any, *parameters: Any) -> Tensor:
         kernels = torch_s if is_exact(scale) else reference
@@ -244,7 +266,7 @@ def _binary_step_backward(grad_output: Tensor, input: Tensor, surrogate: str | N
 
 
 def _threshold_backward_at(grad_output: Tensor, input: Tensor, threshold: float, value: float) -> Tensor:
-    return _threshold_backward(grad_output, input, threshold)
+    return _threshold_backward(grad_output, input, float(threshold))
 
 
 # torch takes a zero-dimensional tensor for a number, `_op` does not: hence the calls of float.
@@ -268,9 +290,9 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
             ),
         ),
         "rrelu": Kernels(
-            lambda input, lower, upper: torch._C._nn.leaky_relu(input, (lower + upper) / 2),
+            lambda input, lower, upper: torch._C._nn.leaky_relu(input, float(lower + upper) / 2),
             lambda grad_output, input, lower, upper: _leaky_relu_backward(
-                grad_output, input, (lower + upper) / 2, False
+                grad_output, input, float(lower + upper) / 2, False
             ),
         ),
         "threshold": Kernels(F.threshold, _threshold_backward_at),

@@ -15,7 +15,6 @@ differentiable plain torch, else by the backward kernel.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -38,12 +37,16 @@ _HALF_TYPES = frozenset((torch.bfloat16, torch.float16))
 
 
 def _as_one_operator(
-    formula: Callable[..., Tensor], torch_function: Callable[..., Tensor] | None = None, operands: int = 1
+    formula: Callable[..., Tensor],
+    torch_function: Callable[..., Tensor] | None = None,
+    operands: int = 1,
+    result_type: Callable[..., torch.dtype] = catalogue.input_type,
 ) -> Callable[..., Tensor]:
     """Return a formula of several operators that behaves as one operator of torch's does.
 
-    It rounds half types only at its end. Sparse, nested and complex tensors, which lack operators, get torch's own
-    function if there is one; and what is no tensor gets a TypeError.
+    It rounds half types only at its end, and returns the dtype that ``result_type`` makes of its operands. Sparse,
+    nested and complex tensors, which lack operators, get torch's own function if there is one; what is no tensor, a
+    TypeError.
     """
 
     def operator(*arguments: Any) -> Tensor:
@@ -52,18 +55,25 @@ def _as_one_operator(
             return formula(*arguments)
         for x in tensors:
             if not isinstance(x, Tensor):
-                raise TypeError(f"input: expected a tensor, got {x!r} of type {type(x).__name__}")
+                name = "input" if x is tensors[0] else "other"
+                raise TypeError(f"{name}: expected a tensor, got {x!r} of type {type(x).__name__}")
         if torch_function is not None and any(
             x.is_nested or x.layout is not _STRIDED or x.is_complex() for x in tensors
         ):
             return torch_function(*arguments)
         if not any(x.dtype in _HALF_TYPES for x in tensors):
-            return formula(*arguments)
-        wide = (x.float() if x.dtype in _HALF_TYPES else x for x in tensors)
-        dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
-        return formula(*wide, *arguments[operands:]).to(dtype)
+            result = formula(*arguments)
+        else:
+            wide = (x.float() if x.dtype in _HALF_TYPES else x for x in tensors)
+            result = formula(*wide, *arguments[operands:])
+        return result.to(result_type(*tensors)) if tensors[0].is_floating_point() else result
 
     return operator
+
+
+def _any_requires_grad(parameters: tuple[Any, ...]) -> bool:
+    """Whether a parameter that the Function takes for a number is to learn: the formula then gives its gradient."""
+    return any(isinstance(parameter, Tensor) and parameter.requires_grad for parameter in parameters)
 
 
 def _by_position(activation: catalogue.Activation) -> Callable[..., Tensor] | None:
@@ -139,6 +149,8 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
             or _is_tracing()
         ):
             return cls.formula(input, *parameters)
+        if parameters and _grad_is_enabled() and _any_requires_grad(parameters):
+            return cls.formula(input, *parameters)
         if not input.requires_grad or not _grad_is_enabled():
             return cls.forward_kernel(input, *parameters)
         if input.layout is not _STRIDED or input.is_complex() or input.is_nested:
@@ -185,9 +197,10 @@ class PairFunction(ActivationFunction):
 
     @classmethod
     def _complete(cls) -> None:
-        assert cls.activation.pair is not None
-        cls._state("formula", _as_one_operator(cls.activation.pair.value, operands=2))
-        cls._state("partials", cls.activation.pair.partials)
+        pair = cls.activation.pair
+        assert pair is not None
+        cls._state("formula", _as_one_operator(pair.value, operands=2, result_type=pair.result_type))
+        cls._state("partials", pair.partials)
         forward_kernel, backward_kernel = kernels.PAIR_KERNELS[cls.activation.key]
         cls._state("forward_kernel", forward_kernel)
         cls._state("backward_kernel", backward_kernel)
@@ -203,6 +216,8 @@ class PairFunction(ActivationFunction):
             or forward_ad._current_level >= 0
             or _is_tracing()
         ):
+            return cls.formula(first, second, *parameters)
+        if parameters and _grad_is_enabled() and _any_requires_grad(parameters):
             return cls.formula(first, second, *parameters)
         if not (first.requires_grad or second.requires_grad) or not _grad_is_enabled():
             return cls.forward_kernel(first, second, *parameters)

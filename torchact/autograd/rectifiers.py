@@ -69,7 +69,7 @@ class RReLU(ActivationFunction):
 
     @classmethod
     def pullback(cls, grad_output: Tensor, input: Tensor, lower: float, upper: float) -> Tensor:
-        return torch.ops.aten.leaky_relu_backward(grad_output, input, (lower + upper) / 2, False)
+        return torch.ops.aten.leaky_relu_backward(grad_output, input, float(lower + upper) / 2, False)
 
 
 def _random(input: Tensor, lower: float, upper: float) -> Tensor:
@@ -104,7 +104,7 @@ class Threshold(ActivationFunction):
 
     @classmethod
     def pullback(cls, grad_output: Tensor, input: Tensor, threshold: float, value: float) -> Tensor:
-        return torch.ops.aten.threshold_backward(grad_output, input, threshold)
+        return torch.ops.aten.threshold_backward(grad_output, input, float(threshold))
 
 
 class SquaredReLU(ActivationFunction):

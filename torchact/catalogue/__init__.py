@@ -34,7 +34,7 @@ from torchact.catalogue import (
 )
 from torchact.catalogue.exponential import SELU_ALPHA, SELU_SCALE
 from torchact.catalogue.gated import Gate, checked_gate, halves, in_order
-from torchact.catalogue.record import Activation, Pair, TensorFunction
+from torchact.catalogue.record import Activation, Pair, TensorFunction, input_type
 from torchact.catalogue.rectifiers import per_channel
 from torchact.catalogue.step import SURROGATES, Surrogate, nan_as_negative_infinity, surrogate
 
@@ -55,6 +55,7 @@ __all__ = [
     "get",
     "halves",
     "in_order",
+    "input_type",
     "nan_as_negative_infinity",
     "per_channel",
     "register",

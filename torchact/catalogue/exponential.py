@@ -25,6 +25,11 @@ def _elu_derivative(x: Tensor, alpha: float = 1.0) -> Tensor:
     return torch.where(x > 0, 1.0, _left_exponential(x, alpha))
 
 
+def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    # The derivative of torch's own has, in float64, the digits of a float32.
+    return torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0) / alpha))
+
+
 def _celu_derivative(x: Tensor, alpha: float = 1.0) -> Tensor:
     return torch.where(x > 0, 1.0, _left_exponential(x, 1.0, alpha))
 
@@ -82,7 +87,7 @@ CELU = Activation(
     name="CELU",
     formula=r"x \text{ if } x > 0 \text{ else } \alpha (e^{x / \alpha} - 1)",
     derivative_formula=r"1 \text{ if } x > 0 \text{ else } e^{x / \alpha}",
-    value=F.celu,
+    value=_celu,
     derivative=_celu_derivative,
     second_derivative=lambda x, alpha=1.0: _left_exponential(x, 1 / alpha, alpha),
     parameters={"alpha": 1.0},

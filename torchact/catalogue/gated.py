@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchact.catalogue.linear import IDENTITY
-from torchact.catalogue.record import Activation, Pair
+from torchact.catalogue.record import Activation, Pair, promoted_type
 from torchact.catalogue.rectifiers import RELU
 from torchact.catalogue.self_gated import GELU, SWISH
 from torchact.catalogue.sigmoidal import SIGMOID
@@ -71,7 +71,7 @@ def _gated_by(record: Activation) -> Pair:
     def partials(v: Tensor, g: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
         return record.value(g, *parameters), v * record.derivative(g, *parameters)
 
-    return Pair(value, partials)
+    return Pair(value, partials, promoted_type)
 
 
 def _clamped(v: Tensor, g: Tensor, limit: float | None) -> tuple[Tensor, Tensor]:
@@ -165,7 +165,7 @@ GEGLU = _record(
 )
 
 SWIGLU = _record(
-    Pair(_swiglu, _swiglu_partials),
+    Pair(_swiglu, _swiglu_partials, promoted_type),
     key="swiglu",
     name="SwiGLU",
     formula=r"(v + o) g \sigma(\alpha g), \quad v \text{ within } \pm \text{limit}, g \text{ at most limit}",

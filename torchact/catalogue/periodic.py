@@ -18,7 +18,8 @@ def _bell(x: Tensor) -> Tensor:
 
 def phase(x: Tensor, frequency: float | Tensor) -> Tensor:
     """Return frequency · x, kept finite: one angle is as good as another where their spacing exceeds a period."""
-    return (frequency * x).nan_to_num(nan=math.nan)
+    angle = frequency * x
+    return torch.where(x.isfinite(), angle.nan_to_num(nan=math.nan), angle)
 
 
 def _sine_derivative(x: Tensor, omega: float = 30.0) -> Tensor:

@@ -16,11 +16,22 @@ from torch import Tensor, nn
 TensorFunction = Callable[..., Tensor]
 
 
+def input_type(first: Tensor, *others: Tensor) -> torch.dtype:
+    """Return the dtype of the first operand: that of the others, which are parameters, does not count."""
+    return first.dtype
+
+
+def promoted_type(first: Tensor, second: Tensor) -> torch.dtype:
+    """Return the dtype that holds the numbers of both operands, which count alike."""
+    return torch.promote_types(first.dtype, second.dtype)
+
+
 class Pair(NamedTuple):
     """A function of two tensors and its derivatives by each, in plain torch."""
 
     value: TensorFunction
     partials: Callable[..., tuple[Tensor, Tensor]]
+    result_type: Callable[..., torch.dtype] = input_type  #: the dtype of the result, from both operands
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,13 +116,17 @@ class Activation:
 
 @functools.lru_cache(maxsize=256)
 def _max_derivative(activation: Activation, parameters: tuple[tuple[str, Any], ...]) -> float:
-    far = torch.tensor([-1e9, 1e9], dtype=torch.float64)
-    grid = torch.cat([torch.linspace(-16, 16, 32 * 128 + 1, dtype=torch.float64), far])
+    far = torch.tensor([-1e9, 1e9], dtype=torch.float64, device="cpu")
+    grid = torch.cat([torch.linspace(-16, 16, 32 * 128 + 1, dtype=torch.float64, device="cpu"), far])
     slope = _slope(activation, grid, dict(parameters))
     if float(slope.max()) > 1e8:
         return math.inf
     around = float(grid[slope.argmax()])
-    closer = _slope(activation, torch.linspace(around - 1 / 128, around + 1 / 128, 4097).double(), dict(parameters))
+    closer = _slope(
+        activation,
+        torch.linspace(around - 1 / 128, around + 1 / 128, 4097, dtype=torch.float64, device="cpu"),
+        dict(parameters),
+    )
     return max(float(slope.max()), float(closer.max()))
 
 
