@@ -16,6 +16,7 @@ from torch.nn.functional import relu as rectify
 import torchact
 from torchact import catalogue
 from torchact.conversion import Conversion, Left, convert
+from torchact.definition import undefine
 
 
 def hidden(x):
@@ -238,6 +239,83 @@ def test_source_that_is_not_available_is_reported():
     report = convert(nn.Sequential(scope["Net"](), nn.ReLU()))
     assert reasons(report) == {(("0",), "nowhere.Net"): "its source is not available: functional calls were not seen"}
     assert len(report.replaced) == 1
+
+
+class HasClassAttributes(nn.Module):
+    static = staticmethod(F.relu)
+    partial = staticmethod(functools.partial(F.leaky_relu, negative_slope=0.2))
+    builtin = torch.tanh
+    module = nn.GELU()
+    own = torchact.GELU()
+    table = {"silu": F.silu}  # noqa: RUF012
+    later = None
+    hidden = nn.Sigmoid()
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.ELU()
+
+    @property
+    def scale(self):
+        return torch.ones(1)
+
+    @staticmethod
+    def helper(x):
+        return x.clone()
+
+    def forward(self, x, name="silu"):
+        x = self.static(self.partial(self.builtin(x)))
+        x = self.helper(self.module(self.own(self.hidden(x))))
+        return self.table[name](x) + self.scale.sigmoid() + self.later.relu()
+
+
+def test_functions_and_modules_that_are_attributes_of_a_class_are_reported():
+    report = convert(HasClassAttributes())
+    assert [it.after for it in report.replaced] == ["torchact.ELU"]
+    found = {it.what.partition(" ")[2].partition("(")[0]: it.reason.partition(";")[0] for it in report.left}
+    assert found == {
+        "self.static": "functional call",
+        "self.partial": "functional call",
+        "self.builtin": "functional call",
+        "self.module": "a module that is no part of the model",
+        "self.table[name]": "which activation the table gives is known only when the code runs",
+        "self.scale.sigmoid": "functional call",
+        "self.later.relu": "functional call",
+    }
+    assert len(report.left) == len(found)
+    assert any("self.static" in it.what for it in convert(HasClassAttributes(), {"relu": "tanh"}).left)
+    assert not any("self.static" in it.what for it in convert(HasClassAttributes(), {"tanh": "relu"}).left)
+
+
+@pytest.fixture
+def zeta():
+    torchact.define("zeta", value=lambda x: x * torch.sigmoid(x) / 2)
+    yield torchact.functional.zeta
+    undefine("zeta")
+
+
+class CallsZeta(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = torchact.functional.zeta
+
+    def forward(self, x, name="z"):
+        return torchact.functional.zeta(self.a(x))
+
+
+def test_functions_of_users_own_activations_are_reported_where_a_mapping_names_them(zeta):
+    model = CallsZeta()
+    assert convert(model) == Conversion((), ())
+    assert convert(model, {"relu": "tanh"}) == Conversion((), ())
+    report = convert(model, {"zeta": "relu"})
+    assert calls_in(report) == ["torchact.functional.zeta(self.a(x))"]
+    assert "a = zeta" in [it.what for it in report.left]
+    assert model.a is zeta
+
+
+def test_classes_of_users_own_activations_are_seen_in_tables(zeta, monkeypatch):
+    monkeypatch.setitem(globals(), "ACT2FN", {"zeta": torchact.Zeta, "count": 3})
+    assert any("ACT2FN[name]" in it.what for it in convert(LooksUp()).left)
 
 
 def test_torchscript_is_reported_once():

@@ -99,6 +99,22 @@ def test_functions_in_tables_are_left_alone():
     assert [it.what for it in convert(model, {"relu": "tanh"}).left] == ["choices[...] = relu", "pair[...] = relu"]
 
 
+def test_modules_in_tables_are_left_alone():
+    model = Holds(nn.Tanh())
+    model.choices = {"relu": nn.ReLU(), "linear": nn.Linear(2, 2), "inside": model.activation}
+    model.blocks = [nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.GELU())]
+    model.pair = (torchact.Sigmoid(), 3)
+    report = convert(model)
+    assert [it.paths for it in report.replaced] == [("activation",)]
+    reason = "a module that is no part of the model"
+    assert report.left == (
+        Left(("",), "choices[...] = torch.nn.ReLU", reason),
+        Left(("",), "blocks[...] = torch.nn.GELU", reason),
+    )
+    assert type(model.choices["relu"]) is nn.ReLU
+    assert [it.what for it in convert(model, {"sigmoid": "tanh"}).left] == ["pair[...] = torchact.Sigmoid"]
+
+
 def test_a_mapping_swaps_no_functions():
     model = Holds(F.relu)
     report = convert(model, {"relu": "tanh"})

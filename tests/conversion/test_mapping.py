@@ -77,6 +77,106 @@ def test_mapped_kind_brings_its_parameters_and_submodules():
     assert list(model.state_dict()) == ["0.weight", "0.bias", "2.0.weight", "2.0.bias"]
 
 
+def slopes():
+    model = nn.Sequential(nn.PReLU(3))
+    model[0].weight.data = torch.tensor([0.1, 0.2, 0.3])
+    return model
+
+
+@pytest.mark.parametrize("convert_first", [False, True])
+@pytest.mark.parametrize("mapping", [{nn.PReLU: torchact.PReLU}, {"prelu": nn.PReLU}, {nn.PReLU: "prelu"}])
+def test_what_is_learnt_is_kept_between_relatives(mapping, convert_first):
+    model, input = slopes(), torch.randn(4, 3)
+    weight = model[0].weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    if convert_first:
+        convert(model)
+    convert(model, mapping)
+    assert type(model[0]) is (nn.PReLU if nn.PReLU in mapping.values() else torchact.PReLU)
+    assert model[0].weight is weight
+    assert model[0].num_parameters == 3
+    assert_same_results(model, slopes(), input)
+    optimizer.step()
+    assert not torch.equal(model[0].weight, slopes()[0].weight)
+
+
+class NamedSwish(torchact.Swish):
+    pass
+
+
+class LearnableSwish(torchact.Swish):
+    def __init__(self):
+        super().__init__(learnable=True)
+
+
+@pytest.mark.parametrize("value", [torchact.Swish, LearnableSwish])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_whether_something_is_learnt_is_kept_between_relatives(value, learnable):
+    module = NamedSwish(1.5, learnable, 3 if learnable else 1)
+    beta = module.beta
+    convert(module, {torchact.Swish: value})
+    assert type(module) is value
+    assert module.beta is beta
+    assert (module.learnable, list(module.state_dict())) == (learnable, ["beta"] * learnable)
+
+
+def test_buffers_are_kept_between_relatives():
+    class Scaled(nn.ReLU):
+        def __init__(self, persistent=True):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(2), persistent=persistent)
+
+    class Other(Scaled):
+        pass
+
+    module = Scaled(persistent=False)
+    scale = module.scale
+    convert(module, {Scaled: Other})
+    assert type(module) is Other
+    assert module.scale is scale
+    assert not module.state_dict()
+
+
+def test_a_new_parameter_is_not_hidden_by_a_number_of_its_name():
+    module = torchact.Swish(1.5)
+    convert(module, {torchact.Swish: lambda: torchact.Swish(learnable=True)})
+    assert module.beta is dict(module.named_parameters())["beta"]
+
+
+def test_parameters_do_not_make_another_activation_of_what_the_mapping_names():
+    x = torch.linspace(-3.0, 8.0, 12)
+    model = nn.Sequential(nn.Hardtanh(-2, 2, inplace=True))
+    convert(model, {"hardtanh": nn.ReLU6})
+    assert model[0].inplace
+    assert torch.equal(model(x.clone()), F.relu6(x))
+
+
+def test_a_name_matches_its_own_activation_only():
+    class Net(nn.Sequential):
+        def forward(self, x):
+            return F.hardtanh(F.relu6(super().forward(x)))
+
+    model = Net(nn.Hardtanh(), nn.ReLU6(), torchact.Hardtanh(), torchact.ReLU6())
+    report = convert(model, {"hardtanh": "tanh"})
+    assert [type(module) for module in model] == [torchact.Tanh, nn.ReLU6, torchact.Tanh, torchact.ReLU6]
+    assert calls_in(report) == ["F.hardtanh(F.relu6(super().forward(x)))"]
+    report = convert(model, {nn.Hardtanh: "tanh", "relu6": "sigmoid"})
+    assert [type(module) for module in model] == [torchact.Tanh, torchact.Sigmoid, torchact.Tanh, torchact.Sigmoid]
+    assert len(calls_in(report)) == 2
+
+
+@pytest.mark.parametrize("key", ["glu", nn.GLU, torchact.GLU])
+def test_gated_units_keep_their_dimension_and_their_gate(key):
+    model = nn.Sequential(torchact.GLU(1, gate="first"), nn.GLU(1))
+    convert(model)
+    report = convert(model, {key: "swiglu"})
+    assert report.left == ()
+    assert [type(module) for module in model] == [torchact.SwiGLU, torchact.SwiGLU]
+    assert [(module.dim, module.gate) for module in model] == [(1, "first"), (1, "second")]
+    x = torch.randn(2, 4)
+    assert torch.equal(model[0](x), torchact.functional.swiglu(x, 1, gate="first"))
+
+
 def test_most_specific_key_wins():
     model = nn.Sequential(nn.ReLU(), NamedReLU("a"), torchact.ReLU(), nn.ReLU6())
     convert(model, {nn.ReLU: nn.Tanh, NamedReLU: nn.Sigmoid, nn.Hardtanh: nn.SiLU})

@@ -31,10 +31,11 @@ def convert(
     - subclasses that override ``forward`` without calling the original, instances that carry one, and TorchScript;
     - calls (``F.relu(x)``, ``x.sigmoid()``, ``ACT2FN[name](x)``) in the modules' methods, in the functions of the same
       package that these call and in functions that an attribute holds, of functions and of modules outside the model;
+    - modules outside the model that a dict, list or tuple in an attribute holds;
     - fused kernels (``nn.LSTM``, ``nn.MultiheadAttention``, ``nn.TransformerEncoderLayer`` in eval mode).
 
     With a mapping, the kinds it names are swapped and nothing else; the report then speaks of these kinds only. A
-    swapped module takes its parameters and buffers from a new module of the other kind: convert before
+    module that becomes another activation takes its parameters and buffers from a new module of that: convert before
     ``model.to(device)`` and before building the optimizer where that kind has any.
 
     The objects stay the same ones, with their hooks, train or eval mode and state-dict keys; shared modules stay
@@ -46,10 +47,11 @@ def convert(
         model: any module, also a single activation.
         mapping: from a kind to the kind that takes its place. A key is a module class, or an activation's name; its
             subclasses match too unless they override ``forward``, and so do transformers' and timm's classes of the
-            same activation; the most specific key wins. A value is a module class, an activation's name, or a function
-            without arguments that returns a new module. Classes and names take over ``inplace`` and ``dim`` from the
-            module that they replace, and all parameters where one kind is a subclass of the other; a function's module
-            is taken as it is.
+            same activation; the most specific key wins. A name matches its own activation only: ``nn.ReLU6``, which is
+            a subclass of ``nn.Hardtanh``, is no ``"hardtanh"``. A value is a module class, an activation's name, or a
+            function without arguments that returns a new module. Classes and names take over ``inplace``, ``dim`` and
+            ``gate`` from the module that they replace, and all parameters and buffers where both are of the same
+            activation and one kind is a subclass of the other; a function's module is taken as it is.
 
     Raises:
         TypeError: ``model`` is not a module, ``mapping`` not a mapping, or a key or value not one of the above.
@@ -98,7 +100,7 @@ def convert(
     left += [
         Left(places, call.what, call.reason)
         for places, call in _functional_activations(paths, replaced=swaps is None)
-        if (not call.own if swaps is None else call.kind is None or issubclass(call.kind, tuple(swaps)))
+        if (not call.own if swaps is None else call.kind is None or swaps.concern(call.kind))
     ]
     for change in changes:
         change.apply()
@@ -130,6 +132,7 @@ def _functional_activations(
         by_class[type(module)].append(module)
         for call in (
             *held_functions.held_by(module, replaced),
+            *held_functions.modules_held_by(module, paths),
             *functional_calls.called_by_held(module, paths),
             *functional_calls.fused_in(module),
         ):

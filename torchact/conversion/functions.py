@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -48,14 +49,10 @@ def _activations_in(namespace: Any) -> dict[str, type[nn.Module]]:
 METHODS = _activations_in(Tensor)
 
 # Functions are found by identity, since not every object that a model may hold can be hashed.
-_OWN = {id(getattr(functional, record.key)): _kind(record) for record in catalogue.CATALOGUE.values()}
 _KINDS = {
-    **{
-        id(getattr(namespace, name)): kind
-        for namespace in (F, torch, torch.special, Tensor)
-        for name, kind in _activations_in(namespace).items()
-    },
-    **_OWN,
+    id(getattr(namespace, name)): kind
+    for namespace in (F, torch, torch.special, Tensor)
+    for name, kind in _activations_in(namespace).items()
 }
 
 # Those of `torch` take what `torch.nn.functional`'s do, but for three: the third argument of `torch.softmax` and
@@ -70,17 +67,26 @@ _COUNTERPARTS: dict[int, Callable[..., Tensor]] = {
     },
     id(torch.special.expit): functional.sigmoid,
 }
-_CLASSES = tuple(_kind(record) for record in catalogue.CATALOGUE.values())  # torchact's are their subclasses
 
 
 def kind_of(value: Any) -> type[nn.Module] | None:
     """Return the module class that computes the same as the function ``value``, or None if it is no activation."""
-    return _KINDS.get(id(unwrapped(value)))
+    record = _own_record(value)
+    return _KINDS.get(id(unwrapped(value))) if record is None else _kind(record)
 
 
 def is_own(value: Any) -> bool:
     """Whether the function ``value`` is torchact's."""
-    return id(unwrapped(value)) in _OWN
+    return _own_record(value) is not None
+
+
+def _own_record(value: Any) -> catalogue.Activation | None:
+    """Return the record of torchact's function ``value``, else None. Users' own activations come and go."""
+    function = unwrapped(value)
+    if not isinstance(function, FunctionType):
+        return None
+    records = catalogue.CATALOGUE.values()
+    return next((record for record in records if vars(functional).get(record.key) is function), None)
 
 
 def counterpart_of(value: Any) -> Callable[..., Tensor] | None:
@@ -119,5 +125,6 @@ def is_activation(value: Any) -> bool:
     if isinstance(value, nn.Module):
         return kind_of_module(value) is not None
     if isinstance(value, type):
-        return issubclass(value, _CLASSES) or foreign.activation_among(value) is not None
+        classes = tuple(map(_kind, catalogue.CATALOGUE.values()))  # torchact's are subclasses of torch's
+        return issubclass(value, classes) or foreign.activation_among(value) is not None
     return kind_of(value) is not None or (isinstance(value, tuple) and is_activation(next(iter(value), None)))

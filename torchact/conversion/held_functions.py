@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -16,9 +16,12 @@ from torchact.conversion.functions import (
     counterpart_of,
     entries,
     is_own,
+    is_own_module,
     kind_of,
+    kind_of_module,
     unwrapped,
 )
+from torchact.conversion.report import class_name
 from torchact.conversion.source import implementations
 
 
@@ -49,6 +52,24 @@ def held_by(module: nn.Module, replaced: bool) -> Iterator[FunctionalActivation]
             if kind is not None:
                 reason = "a function in a table that an attribute holds"
                 yield FunctionalActivation(kind, _written(f"{name}[...]", entry), reason, is_own(entry))
+
+
+def modules_held_by(module: nn.Module, members: Container[nn.Module]) -> Iterator[FunctionalActivation]:
+    """Yield the activation modules, each class once, in the dicts, lists and tuples that ``module`` has as attributes.
+
+    Args:
+        module: whose attributes.
+        members: the modules of the model. These can be converted, and are left out.
+    """
+    found: dict[FunctionalActivation, None] = {}
+    for name, value in _attributes(module):
+        held = [inner for entry in entries(value) if isinstance(entry, nn.Module) for inner in entry.modules()]
+        for inner in held:
+            kind = None if inner in members else kind_of_module(inner)
+            if kind is not None:
+                what, reason = f"{name}[...] = {class_name(type(inner))}", "a module that is no part of the model"
+                found[FunctionalActivation(kind, what, reason, is_own_module(inner))] = None
+    yield from found
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import inspect
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
@@ -120,7 +121,19 @@ def _resolve(expression: ast.expr, names: Mapping[str, Any]) -> Any:
     owner = _resolve(expression.value, names)
     if isinstance(owner, nn.Module):  # its other attributes may change before the code runs
         members = ChainMap[str, Any](owner._parameters, owner._buffers, owner._modules)
-        return members.get(expression.attr, _UNKNOWN)
+        if expression.attr in members or expression.attr in vars(owner):
+            return members.get(expression.attr, _UNKNOWN)
+        return _of_class(type(owner), expression.attr)
     if owner is _UNKNOWN or isinstance(owner, Tensor):
         return _UNKNOWN
     return inspect.getattr_static(owner, expression.attr, None)
+
+
+def _of_class(module_class: type[nn.Module], name: str) -> Any:
+    """Return what an instance finds under ``name`` in its class, unless it is made or bound when the code runs."""
+    value = inspect.getattr_static(module_class, name, None)
+    if isinstance(value, staticmethod):  # no function itself: those of the class are read in any case
+        return functools.partial(value.__func__)
+    if value is None or (hasattr(type(value), "__get__") and not isinstance(value, functools.partial)):
+        return _UNKNOWN  # None stands for what the instance gets later
+    return value
