@@ -4,6 +4,7 @@ The common suite runs on definitions too: each of its tests that :data:`COMMON` 
 """
 
 import copy
+import gc
 import inspect
 import math
 import os
@@ -11,9 +12,11 @@ import pickle
 import subprocess
 import sys
 import types
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -468,7 +471,53 @@ def with_slope(factor):
     return {"value": bent, "derivative": lambda x: bent_derivative(x) * factor}
 
 
+def on_shifted_numbers(x, count=1, doubled=False):
+    return count * torch.tanh(x) * (2 if doubled else 1)
+
+
+def tanh_derivative(x):
+    return 1 - torch.tanh(x) ** 2
+
+
+_learnt = nn.Parameter(torch.tensor(2.0))
+
 REFUSED = {
+    "value by numpy": (
+        {"value": lambda x: torch.from_numpy(np.tanh(x.detach().numpy()))},
+        r"value: autograd does not see all of it; at x = .* derivative by autograd is 0, but differences give 0\.99",
+    ),
+    "value that is half detached": (
+        {"value": lambda x: torch.relu(x) * torch.tanh(x.data)},
+        "value: autograd does not see all of it; at x = ",
+    ),
+    "value by numpy with its derivative": (
+        {"value": lambda x: torch.from_numpy(np.tanh(x.detach().numpy())), "derivative": tanh_derivative},
+        "value: autograd does not see all of it; at x = ",
+    ),
+    "value detached with another number": (
+        {"value": lambda x, order=1: torch.tanh(x) if order == 1 else torch.tanh(x.detach())},
+        "value with order=2: autograd does not see all of it",
+    ),
+    "value with a tensor that is learnt": (
+        {"value": lambda x: torch.tanh(_learnt * x)},
+        "value: it depends on a tensor that requires grad; make that a parameter",
+    ),
+    "derivative wrong for another integer": (
+        {"value": on_shifted_numbers, "derivative": lambda x, count=1, doubled=False: tanh_derivative(x)},
+        "derivative with count=2, doubled=False: at x = ",
+    ),
+    "derivative wrong for another truth value": (
+        {"value": on_shifted_numbers, "derivative": lambda x, count=1, doubled=False: count * tanh_derivative(x)},
+        "derivative with count=2, doubled=True: at x = ",
+    ),
+    "a parameter with a leading underscore": (
+        {"value": lambda x, _usual=2.0: _usual * x},
+        "parameters: expected names without a leading underscore, such as 'alpha', got '_usual'",
+    ),
+    "a parameter with a leading underscore that is given": (
+        {"value": lambda x, **named: x * 1, "parameters": {"_function": 1.0}},
+        "parameters: expected names without a leading underscore, such as 'alpha', got '_function'",
+    ),
     "wrong derivative": (
         {"value": bent, "derivative": lambda x: x / (2 * torch.sqrt(x * x + 1)) - 1},
         r"derivative: at x = .* it gives .*, but φ' by autograd of value is ",
@@ -636,7 +685,73 @@ def test_at_a_kink_the_derivative_is_up_to_the_user(convention):
     assert float(slope) == convention
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.floor,
+        lambda x: torch.round(x * 1024) / 1024,  # it jumps within each of the longer steps
+        lambda x: torch.erf(x.float()).to(x.dtype),  # whose rounding spoils the shorter ones
+        lambda x: 1e-30 * torch.tanh(x),
+        lambda x: torch.sin(x) ** 2 + torch.cos(x) ** 2,
+        lambda x: torch.sin(100 * x) + 1e3,
+        lambda x: x**4,
+        lambda x: x.abs().clamp(min=1e-20).sqrt(),
+        lambda x: torch.relu(x - 1 / (64 * math.pi)) - torch.relu(-x),  # a kink where differences are taken
+    ],
+)
+def test_jumps_kinks_rounding_and_steep_slopes_are_not_taken_for_what_autograd_does_not_see(value):
+    define("seen", value=value)
+    assert_same(functional.seen(X.double()), value(X.double()))
+
+
+def test_other_numbers_that_value_does_not_take_are_not_tried():
+    def value(x, order=2, share=1.0, alpha=1.0):
+        if order != 2:
+            raise ValueError("order")
+        return alpha * math.nan * x if share > 1 else alpha * torch.tanh(x)
+
+    def derivative(x, order=2, share=1.0, alpha=1.0):
+        return alpha * tanh_derivative(x)
+
+    define("choosy", value=value, derivative=derivative)
+    with pytest.raises(ValueError, match=r"derivative with order=2, share=1.0, alpha=1.1875: at x = "):
+        define("choosy", value=value, derivative=lambda x, order, share, alpha: tanh_derivative(x))
+
+
+def test_kinks_are_those_of_every_entry_of_a_parameter():
+    module = torchact.Corner(place=nn.Parameter(torch.tensor([0.5, -1.0, 0.5])))
+    record = catalogue.get("corner")
+    assert record.kinks_with(**record.parameters_of(module)) == (-1.0, 0.5)
+
+
 # ---- defining again
+
+
+def test_of_a_definition_that_is_replaced_nothing_stays():
+    def defined(slope):
+        def value(x):
+            return slope * torch.tanh(x)
+
+        module_class = define("rerun", value=value)
+        assert catalogue.get("rerun").max_derivative() == slope
+        assert modules.activation_of(module_class()) is catalogue.get("rerun")
+        assert module_class()(torch.zeros(1)) == 0
+        return weakref.ref(value)
+
+    values = [defined(slope) for slope in (1.0, 2.0, 3.0)]
+    gc.collect()
+    assert [value() is None for value in values] == [True, True, False]
+
+
+def test_a_pickle_of_a_definition_with_other_parameters_says_so():
+    pickled = pickle.dumps(define("changing", value=lambda x, alpha=1.0: alpha * torch.tanh(x))(alpha=2.0))
+    assert pickle.loads(pickled).alpha == 2.0
+    define("changing", value=lambda x, beta=1.0: beta * torch.tanh(x))
+    with pytest.raises(
+        ValueError,
+        match=r"Changing: it was pickled with the parameters \['alpha'\], but is defined with \['beta'\] here; load it",
+    ):
+        pickle.loads(pickled)
 
 
 def test_defining_again_replaces_what_was_defined_here():

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -570,12 +571,15 @@ MODULES: Mapping[str, type[nn.Module]] = MappingProxyType(
     _modules := {activation.key: globals()[activation.name] for activation in catalogue.CATALOGUE.values()}
 )
 
-_ACTIVATION_OF: dict[type[nn.Module], catalogue.Activation] = {
-    module_class: activation
-    for activation in catalogue.CATALOGUE.values()
-    for module_class in (activation.torch_module, MODULES[activation.key])
-    if module_class is not None
-}
+#: It keeps no class alive, so that of definitions that are replaced nothing stays.
+_ACTIVATION_OF: WeakKeyDictionary[type[nn.Module], catalogue.Activation] = WeakKeyDictionary(
+    {
+        module_class: activation
+        for activation in catalogue.CATALOGUE.values()
+        for module_class in (activation.torch_module, MODULES[activation.key])
+        if module_class is not None
+    }
+)
 
 
 def register(activation: catalogue.Activation, module_class: type[nn.Module]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import keyword
 import math
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchact import catalogue, functional, kernels, lookup, modules
-from torchact.catalogue import Activation, TensorFunction
+from torchact.catalogue import Activation, TensorFunction, record
 from torchact.definition import examination, features
 from torchact.definition.differentiation import by_autograd, taking
 from torchact.definition.examination import Formulas, Sample
@@ -60,8 +61,11 @@ def define(
 
     Args:
         key: the name of the function: an identifier in lower case that no other activation has as a key, name or alias.
-        value: φ(x, ``**parameters``) in plain torch, elementwise and differentiable by autograd.
+        value: φ(x, ``**parameters``) in plain torch, elementwise and differentiable by autograd, which is compared with
+            differences. Tensors that are learnt are parameters of it.
         derivative: φ', of the same arguments; at a kink it is up to you. Without it, autograd differentiates ``value``.
+            It is checked with the usual parameters, and with other numbers and truth values; of a string, only with
+            the usual one.
         second_derivative: φ'', likewise; without it, autograd differentiates φ'.
         parameters: the keyword parameters of ``value`` with their usual values; by default those that its signature
             gives a default, but for ``inplace``. Function and module take them as arguments. One that is given as a
@@ -80,8 +84,10 @@ def define(
     Raises:
         TypeError: what is to be a function or a name is none.
         ValueError: ``key``, ``name`` or an alias is no identifier or taken; ``value`` is not elementwise, changes shape
-            or dtype, needs parameters without a usual value, or gives NaN, itself or its derivative; a derivative,
-            ``range`` or ``monotone`` is wrong. The message names the argument and the point, and nothing is registered.
+            or dtype, does what autograd does not see, depends on another tensor that requires grad, needs parameters
+            without a usual value, or gives NaN, itself or its derivative; a parameter's name belongs to
+            ``torch.nn.Module`` or begins with an underscore; a derivative, ``range`` or ``monotone`` is wrong. The
+            message names the argument and the point, and nothing is registered.
 
     Example:
         >>> import torch, torchact
@@ -142,13 +148,14 @@ def undefine(key: str) -> None:
     """
     activation = catalogue.CATALOGUE.get(key)
     if activation is None or activation.origin is None:
-        defined = [record.key for record in catalogue.CATALOGUE.values() if record.origin is not None]
+        defined = [known.key for known in catalogue.CATALOGUE.values() if known.origin is not None]
         raise ValueError(f"key: {key!r} is not defined; expected one of {defined}")
     package = sys.modules["torchact"]
     if getattr(package, activation.name, None) is modules.MODULES[key]:
         delattr(package, activation.name)
     for registry in (modules, functional, kernels, catalogue):
         registry.forget(key)
+    record._max_derivative.cache_clear()  # which keeps the records that it was asked about
 
 
 def _register(activation: Activation) -> type[nn.Module]:
@@ -219,19 +226,19 @@ def _check_names(key: str, name: str, aliases: Collection[str], origin: str) -> 
 
 
 def _check_free(key: str, former: Activation | None, names: Mapping[str, list[str]]) -> None:
-    others = [record for record in catalogue.CATALOGUE.values() if record is not former]
+    others = [other for other in catalogue.CATALOGUE.values() if other is not former]
     taken = {
-        lookup.normalise(spelling): record.key
-        for record in others
-        for spelling in (record.key, record.name, *record.aliases)
+        lookup.normalise(spelling): other.key
+        for other in others
+        for spelling in (other.key, other.name, *other.aliases)
     }
     for argument, spellings in names.items():
         for spelling in spellings:
             if not lookup.normalise(spelling):
                 raise ValueError(f"{argument}: expected names with letters or digits, got {spelling!r} for {key!r}")
             if lookup.normalise(spelling) in taken:
-                other = taken[lookup.normalise(spelling)]
-                raise ValueError(f"{argument}: {spelling!r} is a name of {other!r}; choose another")
+                owner = taken[lookup.normalise(spelling)]
+                raise ValueError(f"{argument}: {spelling!r} is a name of {owner!r}; choose another")
 
 
 def _usual_parameters(value: TensorFunction, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -250,17 +257,29 @@ def _usual_parameters(value: TensorFunction, given: Mapping[str, Any] | None) ->
     for name, default in usual.items():
         if default is not None and not isinstance(default, (int, float, str)):
             raise ValueError(f"parameters: expected {name!r} to be a number, a string or None, got {default!r}")
+        if name.startswith("_"):
+            raise ValueError(f"parameters: expected names without a leading underscore, such as 'alpha', got {name!r}")
         if not name.isidentifier() or keyword.iskeyword(name) or name == "input" or hasattr(reserved, name):
             raise ValueError(f"parameters: expected names that a torch.nn.Module leaves free, got {name!r}")
     return usual
 
 
 def _finder_of_kinks(value: TensorFunction, stated: Kinks) -> Callable[..., tuple[float, ...]]:
-    """Return a function of the parameters that returns where φ or φ' jumps, and remembers it."""
-    find = functools.cache(functools.partial(_kinks, value, stated))
-    return lambda **parameters: find(
-        **{name: given.item() if isinstance(given, Tensor) else given for name, given in parameters.items()}
-    )
+    """Return a function of the parameters that returns where φ or φ' jumps, and remembers it.
+
+    Of a parameter that is a tensor, it returns where that is for any of its entries.
+    """
+    find = functools.lru_cache(maxsize=128)(functools.partial(_kinks, value, stated))
+
+    def kinks_with(**parameters: Any) -> tuple[float, ...]:
+        entries = {
+            name: sorted(set(given.detach().flatten().tolist())) if isinstance(given, Tensor) else [given]
+            for name, given in parameters.items()
+        }
+        chosen = [dict(zip(entries, numbers, strict=True)) for numbers in itertools.product(*entries.values())]
+        return tuple(sorted({place for choice in chosen for place in find(**choice)}))
+
+    return kinks_with
 
 
 def _kinks(value: TensorFunction, stated: Kinks, **parameters: Any) -> tuple[float, ...]:

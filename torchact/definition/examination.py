@@ -18,6 +18,7 @@ from torchact.definition.features import GRID, TOLERANCE, scale_of
 _TAILS = torch.tensor([-1e4, -1e3, -256.0, 256.0, 1e3, 1e4], dtype=torch.float64, device="cpu")
 #: Between the grid's points, so that no kink lies on it: at a kink a derivative is a convention.
 _BETWEEN = torch.cat([GRID[:-1] + 1 / (64 * math.pi), _TAILS])
+_STEPS = (1e-5, 1e-3)  # of central differences; rounding spoils the short one first, and jumps the long one
 _PROBE = torch.tensor([-3.7, 2.3, -1.3, -0.4, 0.6, 1.7, 3.1, -0.9, 0.2, 5.3, -7.1, 0.8], device="cpu").double()
 
 
@@ -53,7 +54,10 @@ class Formulas(NamedTuple):
 
 
 def check(formulas: Formulas, given: Collection[str], kinks: Callable[..., Collection[float]]) -> None:
-    """Raise unless φ is elementwise, without NaN, and has the derivatives that are given.
+    """Raise unless φ is elementwise, without NaN, seen by autograd, and has the derivatives that are given.
+
+    Derivatives are checked with the usual parameters and with other numbers and truth values, where ``value`` takes
+    them; of a string, only the usual value is checked.
 
     Args:
         formulas: the functions, those that were not given as autograd has them.
@@ -62,6 +66,7 @@ def check(formulas: Formulas, given: Collection[str], kinks: Callable[..., Colle
     """
     value = Sample("value", formulas.value, formulas.usual)
     check_elementwise(value)
+    check_depends_on_input_alone(value)
     check_no_nan(value)
     check_no_nan(
         Sample("value, differentiated by autograd", by_autograd(value.function), value.parameters),
@@ -71,15 +76,16 @@ def check(formulas: Formulas, given: Collection[str], kinks: Callable[..., Colle
         sample = Sample(argument, getattr(formulas, argument), formulas.usual)
         check_elementwise(sample)
         check_no_nan(sample)
-    for parameters in filter(None, (formulas.usual, _shifted(formulas.usual))) if formulas.usual else ({},):
+    for parameters in _choices(formulas):
         check_derivatives(formulas, given, parameters, kinks)
 
 
 def check_derivatives(
     formulas: Formulas, given: Collection[str], parameters: Mapping[str, Any], kinks: Callable[..., Collection[float]]
 ) -> None:
-    """Raise where a derivative that was given is not what autograd makes of φ, with these parameters."""
+    """Raise where φ' by autograd, or a derivative that was given, is wrong with these parameters."""
     first = by_autograd(formulas.value)
+    check_seen_by_autograd(Sample("value", formulas.value, parameters))
     expected = Sample("φ' by autograd of value", first, parameters)
     expected_second = Sample("φ'' by autograd of value", by_autograd(first), parameters)
     if "derivative" in given:
@@ -94,9 +100,80 @@ def check_derivatives(
         check_same(Sample("second_derivative", formulas.second_derivative, parameters), expected_second)
 
 
-def _shifted(usual: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return other values of the parameters that are fractional numbers."""
-    return {name: 1.125 * value + 0.0625 if isinstance(value, float) else value for name, value in usual.items()}
+def _choices(formulas: Formulas) -> list[Mapping[str, Any]]:
+    """Return the parameters to check: the usual ones, other numbers, and with these other truth values."""
+    usual = formulas.usual
+    other_numbers = _changed(
+        formulas.value,
+        usual,
+        {
+            name: 1.125 * value + 0.0625 if isinstance(value, float) else value + 1
+            for name, value in usual.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+        },
+    )
+    flipped = {name: not value for name, value in usual.items() if isinstance(value, bool)}
+    choices: list[Mapping[str, Any]] = [usual]
+    for choice in (other_numbers, _changed(formulas.value, other_numbers, flipped)):
+        if choice not in choices:
+            choices.append(choice)
+    return choices
+
+
+def _changed(value: TensorFunction, usual: Mapping[str, Any], others: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters with each of ``others`` that ``value`` takes without an error or NaN."""
+    changed = dict(usual)
+    for name, other in others.items():
+        sample = Sample("value", value, {**changed, name: other})
+        try:
+            check_elementwise(sample)
+            check_no_nan(sample)
+        except ValueError:
+            continue
+        changed[name] = other
+    return changed
+
+
+def check_depends_on_input_alone(value: Sample) -> None:
+    """Raise where autograd would have a gradient for a tensor that is neither the input nor a parameter."""
+
+    @torch.enable_grad()
+    def requires_grad(x: Tensor, **parameters: Any) -> Tensor:
+        return torch.tensor(value.function(x, **parameters).requires_grad)
+
+    if bool(replace(value, function=requires_grad)(_PROBE)):
+        raise ValueError(f"{value}: it depends on a tensor that requires grad; make that a parameter")
+
+
+def check_seen_by_autograd(value: Sample) -> None:
+    """Raise where φ' by autograd is not what differences of φ give.
+
+    Beside the derivative, the error may be as large as the one-sided differences are apart (a kink or a jump is near),
+    as the difference changes with the step (it is too long) and as rounding explains.
+    """
+    x = _BETWEEN[_BETWEEN.abs() <= 100]
+    derivative = replace(value, function=by_autograd(value.function))
+    slope, at_x, scale = derivative(x), value(x), scale_of(derivative(GRID))
+    size = at_x.abs() + scale_of(value(GRID))
+    excess, differences = torch.full_like(x, math.inf), torch.zeros_like(x)
+    for step in _STEPS:
+        left, right = x - step, x + step
+        at_left, at_right = value(left), value(right)
+        central = (at_right - at_left) / (right - left)
+        twice = (value(x + 2 * step) - value(x - 2 * step)) / ((x + 2 * step) - (x - 2 * step))
+        kinked = ((at_right - at_x) / (right - x) - (at_x - at_left) / (x - left)).abs()
+        rounding = 8 * torch.finfo(x.dtype).eps * size / step
+        allowed = 1e-4 * (central.abs() + scale) + kinked + (central - twice).abs() + rounding
+        ratio = (slope - central).abs() / allowed.clamp(min=torch.finfo(x.dtype).smallest_normal)
+        ratio = torch.where(slope.isfinite() & allowed.isfinite(), ratio, 0.0)
+        differences = torch.where(ratio < excess, central, differences)
+        excess = excess.minimum(ratio)
+    if float(excess.max()) > 1:
+        worst = int(torch.where(excess > 1, (slope - differences).abs(), -1.0).argmax())
+        raise ValueError(
+            f"{value}: autograd does not see all of it; at x = {float(x[worst]):.6g} its derivative by autograd is "
+            f"{float(slope[worst]):.9g}, but differences give {float(differences[worst]):.6g}"
+        )
 
 
 def check_elementwise(sample: Sample) -> None:

@@ -48,6 +48,9 @@ def functional_of(function: type[DefinedFunction]) -> Callable[..., Tensor]:
     return catalogue.documented(key)(functional)
 
 
+_NAMES = "_names_of_parameters"  # in a pickle's state: the definition that made it had these
+
+
 class _ByName(type):
     """The kind of module classes that pickle by their activation's key and the module that defines it."""
 
@@ -62,6 +65,19 @@ class DefinedActivation(nn.Module, metaclass=_ByName):
         super().__init__()
         for name, value in zip(self._usual, _chosen(type(self).__name__, self._usual, parameters, named), strict=True):
             setattr(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, _NAMES: tuple(self._usual)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        names, known = state.pop(_NAMES, None), tuple(self._usual)
+        if names is not None and set(names) != set(known):
+            raise ValueError(
+                f"{type(self).__name__}: it was pickled with the parameters {list(names)}, but is defined with "
+                f"{list(known)} here; load it where it is defined with the former"
+            )
+        super().__setstate__(state)
 
     def forward(self, input: Tensor) -> Tensor:
         return self._function.call(input, *[getattr(self, name) for name in self._usual])
