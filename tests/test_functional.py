@@ -685,7 +685,7 @@ OPINFO = {
     for key, record in catalogue.CATALOGUE.items()
     if record.torch_function is not None
 }
-#: torch's own are several ULP off in bfloat16.
+#: In bfloat16 torch's own are several ULP off: its values in float32 have to serve there.
 INACCURATE_IN_TORCH = {"softsign", "tanhshrink", "log_softmax", "softmax", "softmin", "glu", "hardswish"}
 
 
@@ -712,13 +712,16 @@ def op_infos():
     ids=lambda name: name or "plain",
 )
 def test_torch_s_own_sample_inputs_give_torch_s_values_and_gradients(op_infos, key, variant, dtype):
-    if dtype is torch.bfloat16 and key in INACCURATE_IN_TORCH:
-        return
     op = op_infos[OPINFO[key], variant]
     ours, theirs = getattr(functional, key), catalogue.CATALOGUE[key].torch_function
     samples = list(op.sample_inputs("cpu", dtype, requires_grad=True))
     assert samples
     for sample in samples:
+        if dtype is torch.bfloat16 and key in INACCURATE_IN_TORCH:
+            y = ours(sample.input.detach().clone(), *sample.args, **sample.kwargs)
+            expected = theirs(sample.input.detach().float(), *sample.args, **sample.kwargs)
+            torch.testing.assert_close(y, expected.to(y.dtype))
+            continue
         results = []
         for function in (ours, theirs):
             x = leaf(sample.input)

@@ -221,16 +221,22 @@ def module_infos():
     return {info.module_cls: info for info in module_db}
 
 
+def in_torch():
+    return [key for key, record in catalogue.CATALOGUE.items() if record.torch_module]
+
+
+#: torch has no sample inputs for these modules.
+WITHOUT_SAMPLES = {"hardsigmoid", "rrelu", "identity"}
+#: In bfloat16 torch's own are several ULP off: its values in float32 have to serve there.
+INACCURATE_IN_TORCH = {"softsign", "tanhshrink", "log_softmax", "softmax2d", "glu"}
+
+
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax:UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for (softmin|log_softmax):UserWarning")
-@pytest.mark.parametrize("key", [key for key, record in catalogue.CATALOGUE.items() if record.torch_module])
+@pytest.mark.parametrize("key", [key for key in in_torch() if key not in WITHOUT_SAMPLES])
 def test_torch_s_own_sample_inputs_give_torch_s_values_and_gradients(key, module_infos, dtype):
     activation = catalogue.get(key)
-    if activation.torch_module not in module_infos:
-        pytest.skip("torch has no samples of it")
-    if dtype is torch.bfloat16 and key in {"softsign", "tanhshrink", "log_softmax", "softmax2d", "glu"}:
-        pytest.skip("torch's own are several ULP off")
     info = module_infos[activation.torch_module]
     samples = info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=False, training=True)
     assert samples
@@ -245,6 +251,9 @@ def test_torch_s_own_sample_inputs_give_torch_s_values_and_gradients(key, module
             torch.manual_seed(0)  # of the randomised ReLU
             return value_and_grad(lambda x: module.to(x.dtype)(x * 1), x)
 
+        if dtype is torch.bfloat16 and key in INACCURATE_IN_TORCH:
+            torch.testing.assert_close(run(ours)[0], theirs(x.detach().float()).bfloat16())
+            continue
         for actual, expected in zip(run(ours), run(theirs), strict=True):
             torch.testing.assert_close(actual, expected)
 

@@ -38,7 +38,6 @@ _hardswish_backward = _aten.hardswish_backward.default._op
 _elu_backward = _aten.elu_backward.default._op
 _softplus_backward = _aten.softplus_backward.default._op
 _silu_backward = _aten.silu_backward.default._op
-_gelu_backward = _aten.gelu_backward.default._op
 _mish_backward = _aten.mish_backward.default._op
 _hardshrink_backward = _aten.hardshrink_backward.default._op
 _softshrink_backward = _aten.softshrink_backward.default._op
