@@ -7,7 +7,6 @@ torch's float32 kernels run, and for some of torch's own thousands near 0 and in
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.counterparts import WRITTEN, Function, functions
 from benchmarks.ulp import error_in_ulp, inputs, random_pairs, random_rows, ulp, value_and_gradients
 from torchact import catalogue, functional
 from torchact.catalogue import CATALOGUE, SURROGATES, Activation
@@ -29,7 +29,6 @@ from torchact.catalogue import CATALOGUE, SURROGATES, Activation
 #: The greatest error that is promised, in ULP.
 BOUND = {torch.bfloat16: 1, torch.float16: 1, torch.float32: 4}
 BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
-Function = Callable[..., Tensor]
 
 #: Parameters to measure besides the usual ones.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -50,31 +49,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "binary_step": [{"surrogate": name} for name in SURROGATES],
     "geglu": [{"approximate": "tanh"}],
     "swiglu": [{"alpha": 1.702, "limit": 7.0, "offset": 1.0}],
-}
-
-
-def _swiglu(v: Tensor, g: Tensor, alpha: float, limit: float | None, offset: float) -> Tensor:
-    if limit is not None:
-        v, g = v.clamp(-limit, limit), g.clamp(max=limit)
-    return (v + offset) * (g * torch.sigmoid(alpha * g))
-
-
-#: What one writes in torch where it has no such function, and how the table calls it.
-WRITTEN: dict[str, tuple[str, Function]] = {
-    "identity": ("nn.Identity()(x)", nn.Identity()),
-    "squared_relu": ("F.relu(x) ** 2", lambda x: F.relu(x) ** 2),
-    "swish": ("x * torch.sigmoid(beta * x)", lambda x, beta: x * torch.sigmoid(beta * x)),
-    "quick_gelu": ("x * torch.sigmoid(1.702 * x)", lambda x: x * torch.sigmoid(1.702 * x)),
-    "gelu_tanh": ('F.gelu(x, approximate="tanh")', lambda x: F.gelu(x, approximate="tanh")),
-    "gaussian": ("torch.exp(-x * x)", lambda x: torch.exp(-x * x)),
-    "sine": ("torch.sin(omega * x)", lambda x, omega: torch.sin(omega * x)),
-    "snake": ("x + torch.sin(alpha * x) ** 2 / alpha", lambda x, alpha: x + torch.sin(alpha * x) ** 2 / alpha),
-    "glu": ("F.glu(torch.cat([v, g]), 0)", lambda v, g: F.glu(torch.cat([v, g]), 0)),
-    "reglu": ("v * F.relu(g)", lambda v, g: v * F.relu(g)),
-    "geglu": ("v * F.gelu(g)", lambda v, g, approximate: v * F.gelu(g, approximate=approximate)),
-    "swiglu": ("(v + offset) * (g * torch.sigmoid(alpha * g))", _swiglu),
-    "bilinear": ("v * g", lambda v, g: v * g),
-    "softmax2d": ("nn.Softmax2d()(x)", nn.Softmax2d()),
 }
 
 
@@ -119,13 +93,6 @@ def _identified(record: Activation, chosen: Mapping[str, Any]) -> tuple[Activati
     return record, name, f"{place}.{record.key}"
 
 
-def _functions(record: Activation, **parameters: Any) -> tuple[Function, Function | None]:
-    """Return torchact's function and its counterpart."""
-    theirs: Function | None = WRITTEN[record.key][1] if record.key in WRITTEN else record.torch_function
-    ours = functools.partial(getattr(functional, record.key), **parameters)
-    return ours, None if theirs is None else functools.partial(theirs, **parameters)
-
-
 def _with_number(function: Function, weight: float) -> Function:
     """Return PReLU with a number for its weight."""
     return lambda x: function(x, torch.tensor(weight, dtype=x.dtype))
@@ -133,12 +100,12 @@ def _with_number(function: Function, weight: float) -> Function:
 
 def _elementwise(record: Activation, chosen: Mapping[str, Any]) -> Case:
     parameters = {**record.parameters, **chosen}
-    functions = _functions(record, **parameters)
+    both = functions(record, **parameters)
     if record.key == "prelu":
-        functions = _with_number(functional.prelu, **parameters), _with_number(F.prelu, **parameters)
+        both = _with_number(functional.prelu, **parameters), _with_number(F.prelu, **parameters)
     return Case(
         *_identified(record, chosen),
-        *functions,
+        *both,
         quantities=("value", "derivative"),
         operands=lambda dtype, count: ((x,) for x in inputs(dtype, count)),
         reference=lambda x: (record.value(x, **parameters), record.derivative(x, **parameters)),
@@ -156,7 +123,7 @@ def _learnable(record: Activation) -> Case:
 
     return Case(
         *_identified(record, {record.learnable: "learnt"}),
-        *_functions(record),
+        *functions(record),
         quantities=("value", "by x", f"by {record.learnable}"),
         operands=_with_parameters,
         reference=reference,
@@ -175,7 +142,7 @@ def _gated(record: Activation, chosen: Mapping[str, Any]) -> Case:
     assert record.pair is not None
     parameters = {**record.parameters, **chosen}
     del parameters["dim"], parameters["gate"]
-    function, theirs = _functions(record, **parameters)
+    function, theirs = functions(record, **parameters)
     pair = record.pair
     return Case(
         *_identified(record, chosen),
@@ -199,7 +166,7 @@ def _normalised(record: Activation) -> Case:
 
     return Case(
         *_identified(record, {}),
-        *_functions(record, **dim),
+        *functions(record, **dim),
         quantities=("value", "gradient"),
         operands=lambda dtype, count: random_rows(dtype, min(count, 2**20) // 8),
         reference=lambda *operands: results(record.value, operands),
@@ -280,11 +247,11 @@ def measure(case: Case, dtype: torch.dtype, count: int) -> list[list[Worst]]:
         dtype: of the operands.
         count: how many operands at most.
     """
-    functions = [function for function in (case.ours, case.theirs) if function is not None]
-    worst = [[Worst() for _ in functions] for _ in case.quantities]
+    both = [function for function in (case.ours, case.theirs) if function is not None]
+    worst = [[Worst() for _ in both] for _ in case.quantities]
     for operands in case.operands(dtype, count):
         expected = case.reference(*(operand.double() for operand in operands))
-        for i, function in enumerate(functions):
+        for i, function in enumerate(both):
             errors = case.errors(case.results(function, operands), expected, operands)
             for of_quantity, error in zip(worst, errors, strict=True):
                 of_quantity[i].update(error, BOUND[dtype], operands if case.activation.kind != "normalised" else ())

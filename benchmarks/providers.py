@@ -1,0 +1,112 @@
+"""Who is timed: eager torch, ``torch.compile`` of that function alone, torchact, and torch accelerated by torchact."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import torch
+import torch._functorch.config as functorch_config
+from torch import Tensor
+
+import torchact
+from benchmarks.cases import Case, Mode, Operands
+from benchmarks.counterparts import Function
+from benchmarks.interleaved import Runner
+
+Name = Literal["eager", "compile", "torchact", "accelerated"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+#: Those of torch's own operators that ``torchact.accelerated`` replaces, by what calls them.
+ACCELERATED = frozenset({"sigmoid", "tanh", "silu", "mish", "gelu", "gelu_tanh", "selu", "logsigmoid"})
+
+Around = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Gives the function of a case that is timed, or None where it has none."""
+
+    function: Callable[[Case], Function | None]
+    around: Around = nullcontext  #: entered for each turn, outside the timing
+
+
+def _compiled(case: Case) -> Function:
+    theirs = case.theirs
+
+    def function(*operands: Tensor) -> Tensor:
+        return theirs(*operands)
+
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def _acceleration() -> AbstractContextManager[Any]:
+    return getattr(torchact, "accelerated")()  # noqa: B009  # which older versions do not have
+
+
+PROVIDERS: Mapping[Name, Provider] = MappingProxyType(
+    {
+        "eager": Provider(lambda case: case.theirs),
+        "compile": Provider(_compiled),
+        "torchact": Provider(lambda case: case.ours),
+        "accelerated": Provider(lambda case: case.theirs if case.activation in ACCELERATED else None, _acceleration),
+    }
+)
+
+
+def missing(names: Sequence[Name]) -> dict[Name, str]:
+    """Return those that this torchact does not have, each with the reason in one line."""
+    if "accelerated" in names and not hasattr(torchact, "accelerated"):
+        return {"accelerated": "accelerated is left out: this torchact has no torchact.accelerated()"}
+    return {}
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Let compiled functions run their backward more than once on one graph, and forget them at the end."""
+    with functorch_config.patch(donated_buffer=False):
+        torch.compiler.reset()
+        try:
+            yield
+        finally:
+            torch.compiler.reset()
+
+
+def _both(*arounds: Around) -> Around:
+    """Return what enters one after the other."""
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        with ExitStack() as stack:
+            for entered in arounds:
+                stack.enter_context(entered())
+            yield
+
+    return around
+
+
+def runner(provider: Provider, function: Function, operands: Operands, grad_output: Tensor, mode: Mode) -> Runner:
+    """Return what times one mode of a function: for backward, the graph is built here."""
+    if mode == "forward":
+        return Runner(functools.partial(function, *operands), _both(torch.no_grad, provider.around))
+    leaves = [operand.clone().requires_grad_() for operand in operands]
+    if mode == "both":
+
+        def forward_and_backward() -> object:
+            return torch.autograd.grad(function(*leaves), leaves, grad_output)
+
+        return Runner(forward_and_backward, provider.around)
+    with provider.around():
+        output = function(*leaves)
+    backward = functools.partial(torch.autograd.grad, output, leaves, grad_output, retain_graph=True)
+    return Runner(backward, provider.around)
+
+
+def copy(elements: int, dtype: torch.dtype) -> tuple[Runner, int]:
+    """Return what times a plain copy into memory that is there already, and the bytes that it moves."""
+    source = torch.ones(elements, dtype=dtype)
+    return Runner(functools.partial(torch.empty_like(source).copy_, source), torch.no_grad), 2 * source.nbytes
