@@ -126,22 +126,23 @@ class Case:
     @property
     def function(self) -> type[autograd.ActivationFunction]:
         prefix = "Learnable" if self.learnt and self.key != "prelu" else ""
-        return getattr(autograd, prefix + self.activation.name)
+        function = getattr(autograd, prefix + self.activation.name)
+        return function.packed if self.activation.kind == "gated" else function
 
     @property
     def pair(self) -> bool:
-        """Whether it is computed as a function of two tensors."""
+        """Whether it is computed as a function of two tensors: the halves of a gated unit here are one."""
         return issubclass(self.function, autograd.PairFunction)
 
     @property
     def values_are_torch_s(self) -> bool:
         """Whether the forward kernel is torch's own operator."""
-        return self.has_counterpart and not _rounds_once(self._kernels.forward) and not self._is_scaled
+        return self.has_counterpart and not _rounds_once(self.kernels.forward) and not self._is_scaled
 
     @property
     def gradients_are_torch_s(self) -> bool:
         """Whether the backward kernel is torch's own operator, too."""
-        return self.values_are_torch_s and not _rounds_once(self._kernels.backward) and self.key != "celu"
+        return self.values_are_torch_s and not _rounds_once(self.kernels.backward) and self.key != "celu"
 
     @property
     def _is_scaled(self) -> bool:
@@ -149,21 +150,23 @@ class Case:
         return any(math.frexp(self.parameters.get(name, 1.0))[0] != 0.5 for name in ("alpha", "beta"))
 
     @property
-    def _kernels(self) -> kernels.Kernels:
-        return (kernels.PAIR_KERNELS if self.pair else kernels.KERNELS)[self.key]
+    def kernels(self) -> kernels.Kernels:
+        gated = kernels.PACKED_KERNELS if self.activation.kind == "gated" else kernels.KERNELS
+        return (kernels.PAIR_KERNELS if self.pair else gated)[self.key]
 
     @property
     def positional(self) -> tuple[Any, ...]:
         """The parameters as kernels and Functions take them."""
-        names = [name for name in self.activation.parameters if name not in ("gate", "dim") or not self.pair]
         chosen = {**self.activation.parameters, **self.parameters}
-        return tuple(chosen[name] for name in names if not isinstance(chosen[name], Tensor))
+        return tuple(value for value in chosen.values() if not isinstance(value, Tensor))
 
     def operands(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return what kernels and Functions take of ``x``: itself, with the learnt parameter, or its halves."""
-        if self.activation.kind == "gated":
-            return catalogue.halves(x, self.parameters["dim"], self.parameters.get("gate", "second"))
+        """Return what kernels and Functions take of ``x``: itself, with the learnt parameter if there is one."""
         return (x, self.parameters_for(x)[self.learnt]) if self.learnt else (x,)
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what of ``x`` is gated, and what gates it."""
+        return catalogue.halves(x, self.parameters["dim"], self.parameters.get("gate", "second"))
 
     def module(self, dtype: torch.dtype = torch.float64) -> nn.Module:
         module_class = modules.MODULES[self.key]
@@ -219,7 +222,9 @@ def _short(value: Any) -> str:
 
 
 def _rounds_once(kernel: Callable[..., Any]) -> bool:
-    return kernel.__qualname__.startswith(("rounded_once", "of_two", "_in_float32"))
+    """Whether a kernel computes by itself, where others call torch's operator."""
+    made_by = (kernel.__module__ or "").removeprefix("torchact.kernels.")
+    return made_by in ("fused", "reference", "choice") or kernel.__qualname__.startswith("_in_float32")
 
 
 CASES = [
@@ -351,16 +356,18 @@ def assert_value_within_ulp(case: Case, x: Tensor, y: Tensor, ulp: float = 4, *,
         y: the output to check.
         ulp: the greatest error.
         formula: whether ``y`` was computed by the formula in its own dtype, and may be as far off as the value of an
-            input that is wrong by as many ULP.
+            input that is wrong by as many ULP. In float64 the reference itself is such a formula;
+            ``tests/test_reference.py`` compares both with 50 digits.
     """
     x = x.detach()
     expected = case.value(x)
+    formula = formula or y.dtype is torch.float64
     if formula and case.activation.elementwise:
         inexact = (x.double() * case.derivative(x)).abs()
         # A self-gated activation multiplies its input by a gate that is wrong by some ULP of 1.
         assert_within_ulp(y, expected, ulp, scale=expected.abs() + inexact + x.double().abs())
     elif formula and case.activation.kind == "gated":
-        gated, control = (half.double().abs() for half in case.operands(x))
+        gated, control = (half.double().abs() for half in case.halves(x))
         # An error of the gate of some ULP of 1, or of its argument, times what is gated and the gate's factor.
         assert_within_ulp(y, expected, ulp, scale=(1 + gated) * (1 + control))
     elif case.activation.kind != "normalised":

@@ -273,7 +273,11 @@ def test_memory_format_of_values_and_gradients_is_torch_s(case, layout):
     expected = counterpart(case)(x) if case.key != "rrelu" else F.leaky_relu(x)  # torch's forgets the memory format
 
     def check(y):
-        assert (y.shape, y.stride(), y.dtype) == (expected.shape, expected.stride(), expected.dtype)
+        assert (y.shape, y.dtype) == (expected.shape, expected.dtype)
+        if case.key == "logsigmoid":  # torch's forgets the memory format
+            assert y.stride() == F.silu(x).stride()
+        else:
+            assert y.stride() == expected.stride()
         if x.numel():
             assert_value_within_ulp(case, x, y)
 
@@ -435,7 +439,7 @@ def test_softmax_without_a_dimension_chooses_torch_s_and_warns_at_the_caller(sha
         warnings.simplefilter("always")
         y = functional.softmax(x)
         expected = F.softmax(x)
-    assert_same(y, expected)
+    assert_within_ulp(y, expected)
     ours, theirs = record
     assert str(ours.message) == str(theirs.message)
     assert ours.category is theirs.category
@@ -476,7 +480,7 @@ def test_inplace_overwrites_its_input_and_returns_it(case, dtype):
     expected = case.ours(x)
     y = case.ours(x, inplace=True)
     assert y is x
-    assert_same(x, expected)
+    assert_within_ulp(x, expected)  # torch's own operator, and our kernel
 
 
 @inplace

@@ -1,5 +1,10 @@
 """The kernels of each activation against the float64 reference."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,30 +20,26 @@ from tests.conftest import (
     preactivations,
 )
 from torchact import catalogue, kernels
+from torchact.kernels import extension, reference, tables
 
-
-def table(case):
-    return kernels.PAIR_KERNELS if case.pair else kernels.KERNELS
+ROOT = Path(__file__).parent.parent
 
 
 SILU = next(case for case in CASES if case.key == "silu")
 
 
 def run_forward(case, x):
-    return table(case)[case.key].forward(*case.operands(x), *case.positional)
+    return case.kernels.forward(*case.operands(x), *case.positional)
 
 
 def run_backward(case, grad_output, x, y):
     """Run the backward kernel of ``case`` and return the gradient of ``x``."""
-    backward = table(case)[case.key].backward
+    backward = case.kernels.backward
     if case.activation.saves == "nothing":
         return backward(grad_output)
     if case.activation.saves == "output":
         return backward(grad_output, y, *case.positional)
     grad_input = backward(grad_output, *case.operands(x), *case.positional)
-    if case.activation.kind == "gated":
-        halves = catalogue.in_order(*grad_input, case.parameters.get("gate", "second"))
-        return torch.cat(halves, case.parameters["dim"]).to(x.dtype)
     return grad_input[0].to(x.dtype) if case.learnt else grad_input
 
 
@@ -117,7 +118,7 @@ def test_the_step_s_derivative_is_exactly_zero_whatever_it_multiplies(value):
 
 # ---- tables of half types
 
-ROUNDED = [case for case in CASES if not case.pair and "rounded_once" in table(case)[case.key].forward.__qualname__]
+ROUNDED = [case for case in CASES if not case.pair and "rounded_once" in case.kernels.forward.__qualname__]
 half_types = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 
 
@@ -143,7 +144,7 @@ def test_what_is_looked_up_is_what_would_be_computed_bit_for_bit(case, dtype):
 def test_a_table_is_made_once_and_from_plain_numbers_whoever_asks_first():
     x = all_numbers(torch.bfloat16).reshape(4, -1)
     expected = run_forward(SILU, x[:2]), run_forward(SILU, x[2:])
-    kernels._table.cache_clear()
+    tables.table.cache_clear()
     with torch.inference_mode():
         assert_same(run_forward(SILU, x), torch.cat(expected))
     with Dtypes():  # a mode might be one of fake tensors
@@ -151,7 +152,7 @@ def test_a_table_is_made_once_and_from_plain_numbers_whoever_asks_first():
     y = run_forward(SILU, x)
     assert not y.is_inference()
     assert_same(y, torch.cat(expected))
-    assert kernels._table.cache_info().misses == 1
+    assert tables.table.cache_info().misses == 1
 
 
 def test_what_does_not_lie_side_by_side_keeps_its_strides():
@@ -166,7 +167,204 @@ def test_large_tensors_are_computed_piece_by_piece_with_the_same_result(monkeypa
     expected = run_forward(SILU, x)
     grad_output = noise_like(x)
     expected_grad = run_backward(SILU, grad_output, x, expected)
-    monkeypatch.setattr(kernels, "_PIECE", 100)
+    monkeypatch.setattr(reference, "_PIECE", 100)
     assert_same(run_forward(SILU, x), expected)
     assert_same(run_backward(SILU, grad_output, x, expected), expected_grad)
     assert_same(run_forward(SILU, x.t()), expected.t())
+
+
+# ---- the compiled operators
+
+needs_kernels = pytest.mark.skipif(not kernels.status().loaded, reason=str(kernels.status()))
+OPERATORS = extension.operator_names() if kernels.status().loaded else []
+
+
+def schema(name):
+    return getattr(torch.ops.torchact, name).default._schema
+
+
+def arguments(name, dtype=torch.float32, x=None):
+    """Return something to call an operator with."""
+    x = preactivations(dtype) if x is None else x
+    given = {
+        "dim": -2,
+        "gate_first": True,
+        "table": torch.arange(2**16, dtype=torch.float32),
+        "intervals": torch.tensor([[-9.0, 5.0], [-5.0, 9.0]], dtype=torch.float64),
+        "exponents": True,
+    }
+    if name.startswith("look_up"):
+        x = x.bfloat16()
+    halved = x[: len(x) // 2] if name.endswith("_packed_backward") else x
+    tensors = {"input": x, "saved": x, "first": x, "second": x.flip(-1), "grad_output": noise_like(halved)}
+    return [
+        tensors[argument.name] if argument.name in tensors else given.get(argument.name, 1.5)
+        for argument in schema(name).arguments
+    ]
+
+
+@needs_kernels
+def test_the_status_names_the_instruction_set():
+    status = kernels.status()
+    assert status.instruction_set in ("baseline", "AVX2", "AVX-512")
+    assert status.reason is None
+    assert status.instruction_set in str(status)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_are_registered_as_torch_wants_it(name):
+    torch.library.opcheck(
+        getattr(torch.ops.torchact, name).default, tuple(arguments(name)), test_utils=("test_schema", "test_faketensor")
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_do_not_depend_on_how_the_operands_lie(name):
+    operator = getattr(torch.ops.torchact, name)
+    expected = operator(*arguments(name))
+
+    def laid_out_otherwise(value):
+        if not isinstance(value, torch.Tensor) or value.numel() != 260 or "softm" in name:
+            return value
+        return value.repeat_interleave(3, dim=1)[:, ::3].t().contiguous().t()
+
+    actual = operator(*map(laid_out_otherwise, arguments(name)))
+    for ours, theirs in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-15 if name == "statistics" else 0, atol=0)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", [name for name in OPERATORS if "_packed" not in name])
+def test_results_do_not_depend_on_the_number_of_threads(name):
+    operator = getattr(torch.ops.torchact, name)
+    x = torch.linspace(-9, 9, 2**18 + 3)[None, :]
+    expected = operator(*arguments(name, x=x))
+    torch.set_num_threads(2)
+    try:
+        actual = operator(*arguments(name, x=x))
+    finally:
+        torch.set_num_threads(1)
+    for ours, theirs in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
+        assert_same(ours, theirs)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("name", "operands", "message"),
+    [
+        ("silu", (torch.arange(3),), "floating-point"),
+        ("silu_backward", (torch.ones(3), torch.ones(3).double()), "expected Double like the other operands|expected"),
+        ("glu", (torch.ones(2), torch.ones(3)), "can be broadcast, got sizes 2 and 3"),
+        ("glu_packed", (torch.ones(3), 0, False), "even size in dimension 0, got 3"),
+        ("glu_packed", (torch.ones(4), 1, False), "dim: expected a dimension of the input, which has 1, got 1"),
+        ("look_up", (torch.ones(3), torch.ones(2**16)), "expected bfloat16 or float16"),
+        ("look_up", (torch.ones(3).half(), torch.ones(3)), "table: expected 65536"),
+        ("softmax", (torch.ones(3), 2), "dim: expected"),
+        ("statistics", (torch.ones(3), torch.ones(3), False), "intervals: expected"),
+    ],
+)
+def test_operators_refuse_what_they_do_not_take(name, operands, message):
+    with pytest.raises(RuntimeError, match=message):
+        getattr(torch.ops.torchact, name)(*operands)
+
+
+IN_A_PROCESS = """
+import sys, torch
+from tests.conftest import CASES, noise_like, preactivations, value_and_grad
+results = {
+    (str(case), dtype): value_and_grad(case.ours, preactivations(dtype).repeat(1, 16))
+    for case in CASES for dtype in (torch.float32, torch.float64, torch.bfloat16)
+}
+torch.save((str(__import__("torchact").kernels.status()), results), sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def results_with(tmp_path_factory):
+    """Return what a process with these environment variables computes of every case."""
+
+    def run(**environment):
+        path = tmp_path_factory.mktemp("results") / "results.pt"
+        command = [sys.executable, "-W", "error", "-c", IN_A_PROCESS, str(path)]
+        subprocess.run(command, env=os.environ | environment, check=True, cwd=ROOT)
+        return torch.load(path)
+
+    return run
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("environment", "status"),
+    [({"TORCHACT_KERNELS": "0"}, "TORCHACT_KERNELS=0"), ({"TORCHACT_INSTRUCTIONS": "baseline"}, "baseline")],
+    ids=["without kernels", "baseline instructions"],
+)
+def test_results_are_the_same_with_other_kernels_or_none(results_with, environment, status):
+    _, here = results_with()
+    said, there = results_with(**environment)
+    assert status in said
+    for key, expected in here.items():
+        case = next(case for case in CASES if str(case) == key[0])
+        slope = case.max_derivative()
+        # Both are within the bound of the mathematics, or, in float64, as exact as a formula is; of outputs that are
+        # off by some ULP, the derivatives are by as many of the greatest.
+        inexact = key[1] is torch.float64 or case.pair or case.activation.kind != "elementwise"
+        from_output = slope if case.activation.saves == "output" else 0
+        for ours, theirs, more in zip(expected, there[key], (0, from_output), strict=True):
+            scale = theirs.abs().double() + more + (20 * (1 + slope) if inexact else 0)
+            assert_within_ulp(ours, theirs.double(), ulp=8, scale=scale)
+
+
+def test_an_unknown_setting_is_refused():
+    command = [sys.executable, "-c", "import torchact"]
+    result = subprocess.run(command, env=os.environ | {"TORCHACT_KERNELS": "yes"}, capture_output=True, text=True)
+    assert "TORCHACT_KERNELS: expected 0 or 1, got 'yes'" in result.stderr
+
+
+# ---- statistics
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_statistics_are_those_of_the_float64_tensor(dtype):
+    x = torch.randn(1003, 7, generator=torch.Generator().manual_seed(0)).relu().to(dtype)
+    x[0, :3] = torch.tensor([2e-39, -torch.finfo(dtype).max, torch.finfo(dtype).smallest_normal], dtype=torch.float64)
+    exact = x.double()
+    low, high = torch.tensor([[0.5, 2.0], [1.0, 9.0]], dtype=torch.float64)
+    count, total, squares, zeros, non_finite, subnormal, within, *exponents, largest = kernels.statistics(
+        x, torch.stack([low, high]), True
+    )
+    assert count == x.numel()
+    assert float(total) == pytest.approx(float(exact.sum()), rel=1e-12)
+    assert float(squares) == pytest.approx(float(exact.square().sum()), rel=1e-12)
+    assert zeros == (x == 0).sum()
+    assert non_finite == 0
+    assert subnormal == ((x != 0) & (x.abs().float() < 2**-126) & (dtype is not torch.float64)).sum()
+    assert within == sum(((exact >= a) & (exact <= b)).sum() for a, b in zip(low, high, strict=True))
+    assert largest == exact.abs().max()
+    bits = exact.view(torch.int64) >> 52 & 2047 if dtype is torch.float64 else x.float().view(torch.int32) >> 23 & 255
+    assert_same(torch.stack(exponents), torch.bincount(bits.flatten(), minlength=len(exponents)).double())
+
+
+@needs_kernels
+def test_statistics_count_what_is_not_finite():
+    x = torch.tensor([1.0, float("inf"), -float("inf"), float("nan")] * 20)
+    count, total, squares, _, non_finite, _, _, largest = kernels.statistics(x)
+    assert (count, non_finite) == (80, 60)
+    assert total.isnan()
+    assert squares.isnan()
+    assert largest.isnan()
+    assert kernels.statistics(x[:3])[-1] == float("inf")
+
+
+@needs_kernels
+def test_statistics_take_more_entries_than_32_bits_count():
+    x = torch.ones(1).expand(2**31 + 5)
+    assert kernels.statistics(x)[0] == kernels.statistics(x)[1] == 2**31 + 5
+
+
+def test_statistics_of_what_no_kernel_takes_raise():
+    assert not kernels.is_one_pass(torch.arange(3))
+    with pytest.raises(RuntimeError, match=r"no compiled kernel reduces torch\.int64 on cpu"):
+        kernels.statistics(torch.arange(3))

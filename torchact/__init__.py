@@ -1,6 +1,7 @@
 """Activations with hand-derived derivatives, and instruments that show how gradients vanish or explode with depth."""
 
 from torchact import catalogue, functional, initialisations, kernels, theory
+from torchact.acceleration import accelerate, accelerated
 from torchact.conversion import Conversion, convert
 from torchact.definition import define
 from torchact.diagnostics import GradientMonitor, Report, diagnose
@@ -95,6 +96,8 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "accelerate",
+    "accelerated",
     "catalogue",
     "convert",
     "define",

@@ -504,8 +504,9 @@ def glu(input: Tensor, dim: int = -1, *, gate: Gate = "second", other: Tensor | 
     """
     if isinstance(input, Tensor) and not input.is_floating_point():
         return F.glu(input, dim)  # which raises
-    value, control = _halves(input, dim, gate, other)
-    return autograd.GLU.call(value, control)
+    if other is None:
+        return autograd.GLU.packed.call(input, dim, gate)
+    return autograd.GLU.call(*catalogue.in_order(input, other, gate))
 
 
 @catalogue.documented("reglu")
@@ -522,8 +523,9 @@ def reglu(input: Tensor, dim: int = -1, *, gate: Gate = "second", other: Tensor 
         ValueError: ``gate`` is neither of the two.
         RuntimeError: the size along ``dim`` is odd.
     """
-    value, control = _halves(input, dim, gate, other)
-    return autograd.ReGLU.call(value, control)
+    if other is None:
+        return autograd.ReGLU.packed.call(input, dim, gate)
+    return autograd.ReGLU.call(*catalogue.in_order(input, other, gate))
 
 
 @catalogue.documented("geglu")
@@ -543,8 +545,9 @@ def geglu(
         ValueError: ``gate`` is neither of the two.
         RuntimeError: the size along ``dim`` is odd.
     """
-    value, control = _halves(input, dim, gate, other)
-    return autograd.GEGLU.call(value, control, approximate)
+    if other is None:
+        return autograd.GEGLU.packed.call(input, dim, gate, approximate)
+    return autograd.GEGLU.call(*catalogue.in_order(input, other, gate), approximate)
 
 
 @catalogue.documented("swiglu")
@@ -578,8 +581,9 @@ def swiglu(
     """
     if limit is not None and not limit >= 0:
         raise ValueError(f"limit: expected None or a number that is not negative, got {limit!r}")
-    value, control = _halves(input, dim, gate, other)
-    return autograd.SwiGLU.call(value, control, alpha, limit, offset)
+    if other is None:
+        return autograd.SwiGLU.packed.call(input, dim, gate, alpha, limit, offset)
+    return autograd.SwiGLU.call(*catalogue.in_order(input, other, gate), alpha, limit, offset)
 
 
 @catalogue.documented("bilinear")
@@ -596,8 +600,9 @@ def bilinear(input: Tensor, dim: int = -1, *, gate: Gate = "second", other: Tens
         ValueError: ``gate`` is neither of the two.
         RuntimeError: the size along ``dim`` is odd.
     """
-    value, control = _halves(input, dim, gate, other)
-    return autograd.Bilinear.call(value, control)
+    if other is None:
+        return autograd.Bilinear.packed.call(input, dim, gate)
+    return autograd.Bilinear.call(*catalogue.in_order(input, other, gate))
 
 
 @catalogue.documented("binary_step")
@@ -664,9 +669,3 @@ def _normalised_input(
     if dim is None and not torch.compiler.is_compiling():  # when compiling, torch's own function chooses
         dim = _get_softmax_dim(name, input.dim(), stacklevel + 1)
     return input if dtype is None else input.to(dtype), dim
-
-
-def _halves(input: Tensor, dim: int, gate: Gate, other: Tensor | None) -> tuple[Tensor, Tensor]:
-    if other is None:
-        return catalogue.halves(input, dim, gate)
-    return catalogue.in_order(input, other, gate)

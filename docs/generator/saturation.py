@@ -17,6 +17,7 @@ from torch import Tensor
 
 from docs.generator.curves import Curve
 from torchact.diagnostics import Thresholds
+from torchact.diagnostics.saturation import bisected
 
 Condition = Callable[[Tensor], Tensor]
 
@@ -109,7 +110,7 @@ def _grid(slope: Condition) -> Tensor:
     sign = slope(grid).sign()
     changes = (sign[1:] * sign[:-1] < 0).nonzero().flatten()
     before = sign[changes]
-    zeros = _bisected(lambda x: slope(x).sign() == before, grid[changes + 1], grid[changes])
+    zeros = bisected(lambda x: slope(x).sign() == before, grid[changes + 1], grid[changes])
     return torch.cat([grid, zeros]).sort().values
 
 
@@ -122,23 +123,14 @@ def _intervals(condition: Condition, grid: Tensor) -> list[Interval]:
     change = torch.cat([outside, condition(grid), outside]).int().diff()
     first, last = (change > 0).nonzero().flatten(), (change < 0).nonzero().flatten() - 1
     end = len(grid) - 1
-    low = _bisected(condition, grid[(first - 1).clamp(min=0)], grid[first])
-    high = _bisected(condition, grid[(last + 1).clamp(max=end)], grid[last])
+    low = bisected(condition, grid[(first - 1).clamp(min=0)], grid[first])
+    high = bisected(condition, grid[(last + 1).clamp(max=end)], grid[last])
     far = torch.tensor(_FAR, dtype=torch.float64)
     low = torch.where(first > 0, low, -math.inf if condition(-far).all() else math.nan)
     high = torch.where(last < end, high, math.inf if condition(far).all() else math.nan)
     (low, with_low), (high, with_high) = _snapped(low, condition), _snapped(high, condition)
     rows = zip(*(x.tolist() for x in (low, high, with_low, with_high)), strict=True)
     return [Interval(*row) for row in rows if not any(map(math.isnan, row))]
-
-
-def _bisected(condition: Condition, outside: Tensor, inside: Tensor) -> Tensor:
-    """Return, for each pair of points, where the condition ends to hold between them."""
-    for _ in range(80):
-        middle = (outside + inside) / 2
-        holds = condition(middle)
-        outside, inside = torch.where(holds, outside, middle), torch.where(holds, middle, inside)
-    return inside
 
 
 def _snapped(ends: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,17 @@ def _by_position(activation: catalogue.Activation) -> Callable[..., Tensor] | No
     return lambda input, *parameters: torch_function(input, **dict(zip(activation.parameters, parameters, strict=True)))
 
 
+def _others_differentiate(grad_output: Tensor) -> bool:
+    """Whether a backward pass is itself differentiated, batched or traced."""
+    return (
+        _grad_is_enabled()
+        or _is_dynamo_tracing()
+        or _functorch_is_active()
+        or forward_ad._current_level >= 0
+        or _is_batch(grad_output)
+    )
+
+
 class _DirectBackward(FunctionMeta):
     """Has the graph's node run ``backward`` at once, where torch's first looks for a ``vjp``: 5 % of a call pair."""
 
@@ -170,7 +181,7 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
         cls = ctx._forward_cls
         (saved,) = ctx.saved_tensors
         parameters = ctx.parameters
-        if _is_dynamo_tracing() or _grad_is_enabled() or _functorch_is_active() or _is_batch(grad_output):
+        if _others_differentiate(grad_output):
             dtype = grad_output.dtype
             if dtype in _HALF_TYPES:
                 grad_output, saved = grad_output.float(), saved.float()
@@ -187,6 +198,30 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
         return grad_output * cls.derivative(saved, *parameters)
 
 
+class PackedFunction(ActivationFunction):
+    """A gated unit whose halves are one tensor, which is saved, and whose gradient is written in one piece.
+
+    Its parameters are (dim, gate, *those of the unit).
+    """
+
+    @classmethod
+    def _complete(cls) -> None:
+        activation = cls.activation
+        cls._state("formula", _as_one_operator(lambda input, *p: activation.value(input, **cls._named(p))))
+        cls._state("derivative", lambda input, *p: activation.derivative(input, **cls._named(p)))
+        forward_kernel, backward_kernel = kernels.PACKED_KERNELS[activation.key]
+        cls._state("forward_kernel", forward_kernel)
+        cls._state("backward_kernel", backward_kernel)
+
+    @classmethod
+    def _named(cls, parameters: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(cls.activation.parameters, parameters, strict=True))
+
+    @classmethod
+    def pullback(cls, grad_output: Tensor, input: Tensor, dim: int, gate: str, *parameters: Any) -> Tensor:
+        return torch.cat([grad_output, grad_output], dim) * cls.derivative(input, dim, gate, *parameters)
+
+
 class PairFunction(ActivationFunction):
     """An activation of two tensors, which broadcast: of input and learnable parameter, or of both halves of a gate.
 
@@ -194,6 +229,7 @@ class PairFunction(ActivationFunction):
     """
 
     partials: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
+    packed: ClassVar[type[PackedFunction]]  #: of a gated unit, the Function of its halves in one tensor
 
     @classmethod
     def _complete(cls) -> None:
@@ -204,6 +240,9 @@ class PairFunction(ActivationFunction):
         forward_kernel, backward_kernel = kernels.PAIR_KERNELS[cls.activation.key]
         cls._state("forward_kernel", forward_kernel)
         cls._state("backward_kernel", backward_kernel)
+        if cls.activation.kind == "gated":
+            attributes = {"activation": cls.activation, "__module__": cls.__module__, "__doc__": cls.__doc__}
+            cls.packed = type(PackedFunction)(f"Packed{cls.__name__}", (PackedFunction,), attributes)
 
     @classmethod
     def call(cls, first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
@@ -235,7 +274,7 @@ class PairFunction(ActivationFunction):
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         cls = ctx._forward_cls
         operands = ctx.saved_tensors
-        if _is_dynamo_tracing() or _grad_is_enabled() or _functorch_is_active() or _is_batch(grad_output):
+        if _others_differentiate(grad_output):
             wide = [x.float() if x.dtype in _HALF_TYPES else x for x in (grad_output, *operands)]
             gradients = cls.pullback(*wide, *ctx.parameters)
         else:

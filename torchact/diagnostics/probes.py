@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from torchact import catalogue, modules
-from torchact.diagnostics import statistics
+from torchact import catalogue, kernels, modules
+from torchact.diagnostics import saturation, statistics
 
 _is_compiling = torch.compiler.is_compiling
 
@@ -127,6 +127,10 @@ class Probe:
 
     def _count_saturated(self, slope: _Slope, module: nn.Module, input: Tensor) -> Tensor:
         """Return (saturated, count) as a vector."""
+        intervals = None if _is_compiling() or not kernels.is_one_pass(input) else slope.intervals(self._saturated_below)
+        if intervals is not None:
+            reduced = statistics.reduce_tensor(input, intervals)
+            return torch.stack((reduced[statistics.SATURATED], reduced[0]))
         steepness, greatest = slope(module, input)
         saturated = torch.count_nonzero(steepness <= self._saturated_below * greatest)
         return torch.stack((saturated, torch.full_like(saturated, input.numel()))).double()
@@ -158,11 +162,18 @@ class _Slope:
 
     def __init__(self, activation: catalogue.Activation, module: nn.Module) -> None:
         parameters = activation.parameters_of(module)
+        self.activation = activation
         self.derivative = activation.derivative
         self.learnt = tuple(name for name, value in parameters.items() if isinstance(value, Tensor))
         self.fixed = {name: value for name, value in parameters.items() if name not in self.learnt}
         greatest = math.nan if self.learnt else activation.max_derivative(**self.fixed)
         self.greatest = 0.0 if math.isinf(greatest) else greatest  # beside an infinite slope, none is small but 0
+
+    def intervals(self, fraction: float) -> Tensor | None:
+        """Return where |φ'| is at most this fraction of its greatest, if that is some intervals, the same at every call."""
+        if self.learnt or not self.activation.elementwise:
+            return None
+        return saturation.saturated_intervals(self.activation, tuple(sorted(self.fixed.items())), fraction)
 
     def __call__(self, module: nn.Module, input: Tensor) -> tuple[Tensor, float | Tensor]:
         """Return |φ'(input)|, and max |φ'| over all inputs and all entries of what is learnt."""

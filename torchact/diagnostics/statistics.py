@@ -1,7 +1,7 @@
 """Sufficient statistics of tensors: reduced on the device, merged by addition, read on the host.
 
-A tensor is summarised by its count, sum, sum of squares, zeros, non-finite values and largest magnitude. Statistics
-of two tensors merge into those of both together, so calls, micro-batches and ranks can be merged in any order.
+A tensor is summarised by its count, sum, sum of squares, zeros, non-finite, subnormal and saturated values and largest
+magnitude; where the compiled kernels take it, in one pass. Statistics of two tensors merge into those of both together, so calls, micro-batches and ranks can be merged in any order.
 
 Sums are in float64, so that a norm does not underflow: in float32 the squares of values below 1e-23 are zero.
 """
@@ -15,6 +15,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from torchact import kernels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
@@ -25,6 +27,8 @@ class Statistics:
     squares: float = 0.0  #: Σ x_i²
     zeros: float = 0.0  #: number of entries that are exactly zero
     non_finite: float = 0.0  #: number of entries that are NaN or infinite
+    subnormal: float = 0.0  #: number of entries that are not zero, but below the dtype's smallest normal number
+    saturated: float = 0.0  #: number of entries where the activation that they are the input of is saturated
     largest: float = 0.0  #: max |x_i|
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -58,6 +62,7 @@ class Statistics:
 
 _SUMS = tuple(field.name for field in fields(Statistics) if field.name != "largest")
 SIZE = len(_SUMS) + 1
+SATURATED = _SUMS.index("saturated")  # its place in a vector
 _PIECE = 2**22  # entries reduced at a time, so that the float64 copy stays small beside a large tensor
 
 
@@ -65,13 +70,17 @@ def _max(first: float, second: float) -> float:
     return math.nan if math.isnan(first) or math.isnan(second) else max(first, second)
 
 
-def reduce_tensor(tensor: Tensor) -> Tensor:
+def reduce_tensor(tensor: Tensor, saturated: Tensor | None = None) -> Tensor:
     """Return a tensor's statistics as one float64 vector of length ``SIZE``, without leaving its device.
 
     Args:
         tensor: any shape, floating or complex (counted as its real and imaginary parts), sparse or dense.
+        saturated: the intervals in which an entry is saturated, their lower ends and their upper ends, as float64
+            numbers of shape (2, n) on the CPU; by default none.
     """
     tensor = tensor.detach()
+    if not torch.compiler.is_compiling() and kernels.is_one_pass(tensor):
+        return kernels.statistics(tensor) if saturated is None else kernels.statistics(tensor, saturated)
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
@@ -83,18 +92,28 @@ def reduce_tensor(tensor: Tensor) -> Tensor:
         tensor = tensor.cpu()
     values = tensor.reshape(-1)
     if count > _PIECE and not torch.compiler.is_compiling():
-        return reduce(merge_reduced, map(reduce_tensor, values.split(_PIECE)))
+        return reduce(merge_reduced, (reduce_tensor(piece, saturated) for piece in values.split(_PIECE)))
     exact = values.double()
     smallest, largest = torch.aminmax(values)
+    zeros = count - torch.count_nonzero(values)
     parts = (
         torch.full((), count, dtype=torch.float64, device=tensor.device),
         exact.sum(),
         torch.dot(exact, exact),
-        count - torch.count_nonzero(values),
+        zeros,
         torch.count_nonzero(values * 0),  # 0 × NaN and 0 × ∞ are NaN, which counts; isfinite takes three times as long
+        torch.count_nonzero(values.abs() < torch.finfo(values.dtype).smallest_normal) - zeros,
+        _count_within(values, saturated),
         torch.maximum(largest, -smallest),
     )
     return torch.stack([part.double() for part in parts])
+
+
+def _count_within(values: Tensor, intervals: Tensor | None) -> Tensor:
+    within = torch.zeros((), dtype=torch.float64, device=values.device)
+    for low, high in () if intervals is None else intervals.t().tolist():
+        within = within + torch.count_nonzero((values >= low) & (values <= high))
+    return within
 
 
 def merge_reduced(first: Tensor, second: Tensor) -> Tensor:

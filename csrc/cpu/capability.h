@@ -1,0 +1,25 @@
+// All the loops for one instruction set. The file that includes this is compiled with the flags that allow it.
+#pragma once
+
+#include "loops.h"
+#include "softmax.h"
+#include "statistics.h"
+
+namespace torchact::TORCHACT_CAPABILITY {
+
+constexpr cpu::Kernels kernels(const char* name) {
+#define TORCHACT_LOOPS_OF_ONE(key, Formula, parameters) loops<OfOne, formulas::Formula>(),
+#define TORCHACT_LOOPS_OF_TWO(key, Formula, parameters) loops<OfTwo, formulas::Formula>(),
+  return {name,
+          {{TORCHACT_ELEMENTWISE(TORCHACT_LOOPS_OF_ONE)}},
+          {{TORCHACT_PAIRS(TORCHACT_LOOPS_OF_TWO)}},
+          {{OfHalf<BFloat16>::loops(), OfHalf<Float16>::loops()}},
+          {{&log_sigmoid<float>, &log_sigmoid<double>}},
+          {{softmax_loops<Normalised::softmax>(), softmax_loops<Normalised::softmin>(),
+            softmax_loops<Normalised::log_softmax>()}},
+          {{&Statistics<float>::run, &Statistics<double>::run}}};
+#undef TORCHACT_LOOPS_OF_ONE
+#undef TORCHACT_LOOPS_OF_TWO
+}
+
+}  // namespace torchact::TORCHACT_CAPABILITY

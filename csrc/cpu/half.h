@@ -1,0 +1,42 @@
+// Numbers of 16 bits and float32: branch-free, so that compilers vectorise the loops over them.
+#pragma once
+
+#include <cstdint>
+
+#include "../math.h"
+
+namespace torchact::TORCHACT_CAPABILITY {
+
+struct BFloat16 {
+  static float widen(uint16_t bits) { return __builtin_bit_cast(float, uint32_t(bits) << 16); }
+
+  static uint16_t narrow(float x) {
+    const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    const uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    return uint16_t((x != x ? bits | 0x00400000 : rounded) >> 16);
+  }
+};
+
+struct Float16 {
+  // The exponent's bias is 15 where float32 has 127: a product with 2^112 makes up for it, of subnormal numbers too.
+  static float widen(uint16_t bits) {
+    const uint32_t magnitude = uint32_t(bits & 0x7fff) << 13;
+    const float scaled = __builtin_bit_cast(float, magnitude) * 0x1p112f;
+    const uint32_t special = magnitude | 0x7f800000;  // infinity and NaN
+    const uint32_t finite = __builtin_bit_cast(uint32_t, scaled);
+    return __builtin_bit_cast(float, (magnitude >= 0x0f800000 ? special : finite) | uint32_t(bits & 0x8000) << 16);
+  }
+
+  static uint16_t narrow(float x) {
+    const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    const uint32_t magnitude = bits & 0x7fffffff;
+    // Adding ½ has the adder shift a number below 2^-14 to where its last bit is 2^-24, and round it to even.
+    const uint32_t subnormal = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, magnitude) + 0.5f) - 0x3f000000;
+    const uint32_t normal = (magnitude - (112u << 23) + 0x0fff + ((magnitude >> 13) & 1)) >> 13;
+    const uint32_t finite = magnitude < 0x38800000 ? subnormal : normal;
+    const uint32_t large = magnitude > 0x7f800000 ? 0x7e00u | (magnitude >> 13 & 0x3ff) : 0x7c00u;
+    return uint16_t((magnitude >= 0x477ff000 ? large : finite) | (bits >> 16 & 0x8000));
+  }
+};
+
+}  // namespace torchact::TORCHACT_CAPABILITY

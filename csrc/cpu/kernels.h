@@ -1,0 +1,75 @@
+// The loops of one instruction set, as a table of functions on raw memory. Free of torch.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "../activations.h"
+
+namespace torchact::cpu {
+
+// Applies a function to `count` numbers that lie side by side. An output may be an input. `context` is what the function
+// needs besides: a formula's parameters (const double*), or a table (const float*).
+using Loop = void (*)(const void* const* inputs, void* const* outputs, int64_t count, const void* context);
+
+// The types that tensors have. Numbers of 16 bits are computed in float32.
+enum class Type { float32, float64, bfloat16, float16, count };
+constexpr std::size_t kComputed = 2;  // the first two
+
+struct Direction {
+  Loop forward;   // (input) -> (output), or (first, second) -> (output)
+  Loop backward;  // (grad_output, saved) -> (grad_input), or (grad_output, first, second) -> (their gradients)
+};
+
+using Loops = std::array<Direction, kComputed>;
+
+struct Half {
+  Loop widen;   // (16-bit numbers) -> (float32)
+  Loop narrow;  // (float32) -> (16-bit numbers), rounded to nearest, ties to even
+  Direction table;  // by a table of float32 with an entry for each number of 16 bits: its value, or its derivative
+};
+
+// What one pass over a tensor sums up. All but `largest` add up over the parts of a tensor.
+struct Moments {
+  double total = 0, squares = 0;
+  int64_t zeros = 0, subnormal = 0, non_finite = 0, within = 0;  // within: in one of the context's intervals
+  double largest = 0;                                            // of the magnitudes of all that are no NaN
+};
+
+struct StatisticsContext {
+  Moments* moments;
+  int64_t* exponents;  // how many numbers have each exponent, or null
+  int intervals;       // which must not overlap
+  const double *low, *high;
+};
+
+constexpr int kExponents = 2048;  // as many as float64 has; the other types have 256
+
+enum class Normalised { softmax, softmin, log_softmax, count };
+
+// Columns that lie side by side, `width` of them, each with `size` entries `stride` apart; with stride 1 a single row.
+struct Tile {
+  static constexpr int kWidth = 64;
+  int64_t size, stride;
+  int width;
+};
+
+struct Kernels {
+  const char* name;
+  std::array<Loops, std::size_t(Elementwise::count)> elementwise;
+  std::array<Loops, std::size_t(Pair::count)> pair;
+  std::array<Half, 2> half;  // bfloat16, float16
+  std::array<Loop, kComputed> log_sigmoid;  // (x) -> (logsigmoid, exp(-|x|))
+  std::array<Loops, std::size_t(Normalised::count)> softmax;  // whose context is a Tile
+  std::array<Loop, kComputed> statistics;
+};
+
+// Each is compiled with the instructions that it is named for, and must run only where they are.
+extern const Kernels kBaseline;
+#ifdef TORCHACT_X86
+extern const Kernels kAVX2;
+extern const Kernels kAVX512;
+#endif
+
+}  // namespace torchact::cpu

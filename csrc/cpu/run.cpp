@@ -1,0 +1,302 @@
+// Runs a loop over tensors of any strides, on the threads that torch gives.
+#include "../run.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+namespace torchact::cpu {
+namespace {
+
+constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
+constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
+
+const Kernels& chosen_kernels() {
+#ifdef TORCHACT_X86
+  const char* wanted = std::getenv("TORCHACT_INSTRUCTIONS");
+  const std::string_view most = wanted ? wanted : kAVX512.name;
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && most != kBaseline.name;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && most == kAVX512.name;
+  if (avx2 && avx512) return kAVX512;
+  if (avx2) return kAVX2;
+#endif
+  return kBaseline;
+}
+
+const Kernels& kernels() {
+  static const Kernels& chosen = chosen_kernels();
+  return chosen;
+}
+
+Type type_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return Type::float32;
+    case ScalarType::Double: return Type::float64;
+    case ScalarType::BFloat16: return Type::bfloat16;
+    case ScalarType::Half: return Type::float16;
+    default: STD_TORCH_CHECK(false, "input: expected a floating-point tensor, got ", torch::headeronly::toString(type));
+  }
+}
+
+int size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+
+template <class T>
+void gather(const char* from, int64_t stride, int count, void* to) {
+  for (int i = 0; i < count; ++i) static_cast<T*>(to)[i] = reinterpret_cast<const T*>(from)[i * stride];
+}
+
+template <class T>
+void scatter(const void* from, int count, char* to, int64_t stride) {
+  for (int i = 0; i < count; ++i) reinterpret_cast<T*>(to)[i * stride] = static_cast<const T*>(from)[i];
+}
+
+void gather(int size, const char* from, int64_t stride, int count, void* to) {
+  if (size == 8) return gather<uint64_t>(from, stride, count, to);
+  if (size == 4) return gather<uint32_t>(from, stride, count, to);
+  gather<uint16_t>(from, stride, count, to);
+}
+
+void scatter(int size, const void* from, int count, char* to, int64_t stride) {
+  if (size == 8) return scatter<uint64_t>(from, count, to, stride);
+  if (size == 4) return scatter<uint32_t>(from, count, to, stride);
+  scatter<uint16_t>(from, count, to, stride);
+}
+
+// A loop over operands of any strides. What does not lie side by side, or has to be widened, goes through a buffer.
+class Pass {
+ public:
+  Pass(const Operands& operands, int element_size, Loop loop, const void* context, const Half* half)
+      : operands_(operands),
+        geometry_(coalesced(operands.geometry, operands.inputs + operands.outputs)),
+        size_(element_size),
+        loop_(loop),
+        context_(context),
+        half_(half) {
+    direct_ = half == nullptr;
+    for (int i = 0; i < operands.inputs + operands.outputs; ++i) direct_ &= geometry_.strides[i][0] == 1;
+  }
+
+  // Returns the same with another context.
+  Pass with(const void* context) const {
+    Pass other = *this;
+    other.context_ = context;
+    return other;
+  }
+
+  // Runs over the entries from `begin` to `end`, counted in the order of the geometry.
+  void operator()(int64_t begin, int64_t end) const {
+    int64_t index[kMostDimensions], rest = begin;
+    char* data[kMostOperands];
+    for (int i = 0; i < operands_.inputs; ++i) data[i] = static_cast<char*>(const_cast<void*>(operands_.input[i]));
+    for (int i = 0; i < operands_.outputs; ++i) data[operands_.inputs + i] = static_cast<char*>(operands_.output[i]);
+    for (int d = 0; d < geometry_.dimensions; ++d) {
+      index[d] = rest % geometry_.sizes[d];
+      rest /= geometry_.sizes[d];
+      move(data, d, index[d]);
+    }
+    while (begin < end) {
+      const int64_t count = std::min(geometry_.sizes[0] - index[0], end - begin);
+      row(data, count);
+      begin += count;
+      move(data, 0, count);
+      index[0] += count;
+      for (int d = 0; d + 1 < geometry_.dimensions && index[d] == geometry_.sizes[d]; ++d) {
+        move(data, d, -index[d]);
+        index[d] = 0;
+        move(data, d + 1, 1);
+        ++index[d + 1];
+      }
+    }
+  }
+
+ private:
+  void move(char** data, int dimension, int64_t steps) const {
+    for (int i = 0; i < operands_.inputs + operands_.outputs; ++i)
+      data[i] += steps * geometry_.strides[i][dimension] * size_;
+  }
+
+  void row(char* const* data, int64_t count) const {
+    if (direct_) {
+      const void* inputs[3];
+      void* outputs[2];
+      std::copy_n(data, operands_.inputs, inputs);
+      std::copy_n(data + operands_.inputs, operands_.outputs, outputs);
+      return loop_(inputs, outputs, count, context_);
+    }
+    for (int64_t start = 0; start < count; start += kBlock) block(data, start, int(std::min<int64_t>(kBlock, count - start)));
+  }
+
+  void block(char* const* data, int64_t start, int count) const {
+    alignas(64) char wide[kMostOperands][kBlock * 8];
+    alignas(64) char narrow[kBlock * 2];
+    const void* inputs[3];
+    void* outputs[2];
+    for (int i = 0; i < operands_.inputs; ++i) {
+      const int64_t stride = geometry_.strides[i][0];
+      const char* from = data[i] + start * stride * size_;
+      inputs[i] = from;
+      if (stride != 1) {
+        void* to = half_ ? narrow : wide[i];
+        gather(size_, from, stride, count, to);
+        inputs[i] = to;
+      }
+      if (half_) {
+        void* to = wide[i];
+        half_->widen(&inputs[i], &to, count, nullptr);
+        inputs[i] = to;
+      }
+    }
+    for (int i = 0; i < operands_.outputs; ++i) {
+      const int operand = operands_.inputs + i;
+      const bool direct = !half_ && geometry_.strides[operand][0] == 1;
+      outputs[i] = direct ? data[operand] + start * size_ : wide[operand];
+    }
+    loop_(inputs, outputs, count, context_);
+    for (int i = 0; i < operands_.outputs; ++i) {
+      const int operand = operands_.inputs + i;
+      const int64_t stride = geometry_.strides[operand][0];
+      char* to = data[operand] + start * stride * size_;
+      const void* from = outputs[i];
+      if (half_) {
+        void* narrowed = stride == 1 ? to : narrow;
+        half_->narrow(&from, &narrowed, count, nullptr);
+        from = narrowed;
+      }
+      if (stride != 1) scatter(size_, from, count, to, stride);
+    }
+  }
+
+  const Operands& operands_;
+  const Geometry geometry_;
+  const int size_;
+  const Loop loop_;
+  const void* context_;
+  const Half* const half_;
+  bool direct_;
+};
+
+const Half* half_of(Type type) {
+  if (type == Type::bfloat16) return &kernels().half[0];
+  if (type == Type::float16) return &kernels().half[1];
+  return nullptr;
+}
+
+void add(Moments& sum, const Moments& part) {
+  sum.total += part.total;
+  sum.squares += part.squares;
+  sum.zeros += part.zeros;
+  sum.subnormal += part.subnormal;
+  sum.non_finite += part.non_finite;
+  sum.within += part.within;
+  sum.largest = std::max(sum.largest, part.largest);
+}
+
+void run(const Pass& pass, int64_t count) {
+  if (count == 0) return;
+  if (count <= kGrain) return pass(0, count);
+  torch::stable::parallel_for(0, count, kGrain, pass);
+}
+
+}  // namespace
+
+void run(const Kernel& kernel, const Operands& operands, ScalarType scalar_type, const double* parameters) {
+  const Type type = type_of(scalar_type);
+  const Loops& loops = kernel.of_two ? kernels().pair[kernel.formula] : kernels().elementwise[kernel.formula];
+  const Direction& direction = loops[type == Type::float64 ? 1 : 0];
+  const Loop loop = kernel.backward ? direction.backward : direction.forward;
+  run(Pass(operands, size_of(type), loop, parameters, half_of(type)), element_count(operands.geometry));
+}
+
+void look_up(const Operands& operands, ScalarType scalar_type, const float* table) {
+  const Half* half = half_of(type_of(scalar_type));
+  STD_TORCH_CHECK(half != nullptr, "input: expected bfloat16 or float16, got ",
+                  torch::headeronly::toString(scalar_type));
+  const Loop loop = operands.inputs == 1 ? half->table.forward : half->table.backward;
+  run(Pass(operands, 2, loop, table, nullptr), element_count(operands.geometry));
+}
+
+void log_sigmoid(const Operands& operands, ScalarType scalar_type) {
+  const Type type = type_of(scalar_type);
+  const Loop loop = kernels().log_sigmoid[type == Type::float64 ? 1 : 0];
+  run(Pass(operands, size_of(type), loop, nullptr, half_of(type)), element_count(operands.geometry));
+}
+
+void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, int64_t outer, int64_t size,
+             int64_t inner) {
+  if (outer * size * inner == 0) return;
+  const Type type = type_of(scalar_type);
+  const Half* half = half_of(type);
+  const Direction& direction = kernels().softmax[int(kind)][type == Type::float64 ? 1 : 0];
+  const Loop loop = operands.inputs == 1 ? direction.forward : direction.backward;
+  const int64_t strips = (inner + Tile::kWidth - 1) / Tile::kWidth, bytes = size_of(type);
+  const int count = operands.inputs + operands.outputs;
+  auto tiles = [&](int64_t begin, int64_t end) {
+    std::vector<float> wide(half ? count * size * std::min<int64_t>(inner, Tile::kWidth) : 0);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i % strips * Tile::kWidth, start = (i / strips * size * inner + column) * bytes;
+      const int width = int(std::min<int64_t>(Tile::kWidth, inner - column));
+      const Tile tile{size, half ? width : inner, width};
+      const void* inputs[3];
+      void* outputs[1] = {static_cast<char*>(operands.output[0]) + start};
+      for (int k = 0; k < operands.inputs; ++k) inputs[k] = static_cast<const char*>(operands.input[k]) + start;
+      if (!half) {
+        loop(inputs, outputs, 0, &tile);
+        continue;
+      }
+      // Rows of the tile that are `inner` apart in the tensor lie side by side in float32.
+      const int64_t rows = inner == 1 ? 1 : size, length = inner == 1 ? size : width;
+      for (int k = 0; k < operands.inputs; ++k) {
+        float* to = wide.data() + k * size * width;
+        for (int64_t row = 0; row < rows; ++row) {
+          const void* from = static_cast<const char*>(inputs[k]) + row * inner * bytes;
+          void* into = to + row * length;
+          half->widen(&from, &into, length, nullptr);
+        }
+        inputs[k] = to;
+      }
+      void* result = wide.data() + operands.inputs * size * width;
+      loop(inputs, &result, 0, &tile);
+      for (int64_t row = 0; row < rows; ++row) {
+        const void* from = static_cast<float*>(result) + row * length;
+        void* into = static_cast<char*>(outputs[0]) + row * inner * bytes;
+        half->narrow(&from, &into, length, nullptr);
+      }
+    }
+  };
+  const int64_t entries = size * std::min<int64_t>(inner, Tile::kWidth);
+  if (outer * strips * entries <= kGrain) return tiles(0, outer * strips);
+  torch::stable::parallel_for(0, outer * strips, std::max<int64_t>(1, kGrain / entries), tiles);
+}
+
+Statistics statistics(const Operands& operands, ScalarType scalar_type, const double* low, const double* high,
+                      int intervals, bool exponents) {
+  // Parts of a fixed size: sums do not depend on the number of threads.
+  constexpr int64_t kPart = 1 << 18;
+  const Type type = type_of(scalar_type);
+  const Pass pass(operands, size_of(type), kernels().statistics[type == Type::float64 ? 1 : 0], nullptr, half_of(type));
+  const int64_t count = element_count(operands.geometry), parts = (count + kPart - 1) / kPart;
+  std::vector<Moments> moments(parts);
+  std::vector<std::array<int64_t, kExponents>> counts(exponents ? parts : 0);
+  auto part = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const StatisticsContext context{&moments[i], exponents ? counts[i].data() : nullptr, intervals, low, high};
+      pass.with(&context)(i * kPart, std::min(count, (i + 1) * kPart));
+    }
+  };
+  if (parts == 1) part(0, 1);
+  if (parts > 1) torch::stable::parallel_for(0, parts, 1, part);
+  Statistics result;
+  for (const Moments& m : moments) add(result.moments, m);
+  if (exponents) result.exponents.resize(type == Type::float64 ? kExponents : 256);
+  for (const auto& each : counts)
+    for (std::size_t i = 0; i < result.exponents.size(); ++i) result.exponents[i] += each[i];
+  return result;
+}
+
+const char* instruction_set() { return kernels().name; }
+
+}  // namespace torchact::cpu

@@ -1,0 +1,300 @@
+// The operators torch.ops.torchact.*: their schemas, and what they do for each device.
+#include <Python.h>
+
+#include <string>
+#include <tuple>
+
+#include "accelerate.h"
+#include "run.h"
+
+// Importing torchact._kernels loads this library, which registers the operators; the module itself is empty.
+PyMODINIT_FUNC PyInit__kernels(void) {
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", nullptr, 0, nullptr};
+  return PyModule_Create(&definition);
+}
+
+namespace torchact {
+namespace {
+
+using torch::stable::detail::from;
+using torch::stable::detail::to;
+using Stack = StableIValue*;
+using Run = void (*)(const Kernel&, const Operands&, ScalarType, const double*);
+
+// The numbers that an operator takes after its tensors.
+struct Parameters {
+  double values[kMostParameters];
+
+  Parameters(Stack stack, uint64_t begin, uint64_t end) {
+    for (uint64_t i = begin; i < end; ++i) values[i - begin] = to<double>(stack[i]);
+  }
+};
+
+// (input, …) -> output
+template <Run run, Elementwise formula>
+void forward(Stack stack, uint64_t arguments, uint64_t) {
+  const Tensor input = to<Tensor>(stack[0]);
+  const Parameters parameters(stack, 1, arguments);
+  Operands o = operands({&input});
+  const Tensor output = add_result(o, input);
+  run({false, int(formula), false}, o, input.scalar_type(), parameters.values);
+  stack[0] = from(output);
+}
+
+// (grad_output, saved, …) -> grad_input
+template <Run run, Elementwise formula>
+void backward(Stack stack, uint64_t arguments, uint64_t) {
+  const Tensor grad_output = to<Tensor>(stack[0]), saved = to<Tensor>(stack[1]);
+  const Parameters parameters(stack, 2, arguments);
+  Operands o = operands({&grad_output, &saved});
+  const Tensor grad_input = add_result(o, saved, 1);
+  run({false, int(formula), true}, o, saved.scalar_type(), parameters.values);
+  stack[0] = from(grad_input);
+}
+
+// (first, second, …) -> output
+template <Run run, Pair formula>
+void pair_forward(Stack stack, uint64_t arguments, uint64_t) {
+  const Tensor first = to<Tensor>(stack[0]), second = to<Tensor>(stack[1]);
+  const Parameters parameters(stack, 2, arguments);
+  Operands o = operands({&first, &second});
+  const Tensor output = add_result(o, first);
+  run({true, int(formula), false}, o, first.scalar_type(), parameters.values);
+  stack[0] = from(output);
+}
+
+// (grad_output, first, second, …) -> (grad_first, grad_second), before they are summed over what was broadcast
+template <Run run, Pair formula>
+void pair_backward(Stack stack, uint64_t arguments, uint64_t) {
+  const Tensor grad_output = to<Tensor>(stack[0]), first = to<Tensor>(stack[1]), second = to<Tensor>(stack[2]);
+  const Parameters parameters(stack, 3, arguments);
+  Operands o = operands({&grad_output, &first, &second});
+  const Tensor grad_first = add_result(o, first, 1);
+  const Tensor grad_second = add_result(o, first, 1);
+  run({true, int(formula), true}, o, first.scalar_type(), parameters.values);
+  stack[0] = from(grad_first);
+  stack[1] = from(grad_second);
+}
+
+// The halves of a tensor along a dimension, as a gated unit takes them.
+struct Packed {
+  int64_t dimension, half;
+  bool gate_first;
+
+  Packed(const Tensor& tensor, int64_t wanted, bool gate_first) : gate_first(gate_first) {
+    dimension = wanted < 0 ? wanted + tensor.dim() : wanted;
+    STD_TORCH_CHECK(0 <= dimension && dimension < tensor.dim(), "dim: expected a dimension of the input, which has ",
+                    tensor.dim(), ", got ", wanted);
+    STD_TORCH_CHECK(tensor.size(dimension) % 2 == 0, "input: expected an even size in dimension ", dimension, ", got ",
+                    tensor.size(dimension));
+    half = tensor.size(dimension) / 2;
+  }
+
+  // Returns (what is gated, what gates it) in memory that starts at `data` and has this stride along the dimension.
+  template <class Pointer>
+  std::pair<Pointer, Pointer> halves(Pointer data, int64_t stride, size_t element_size) const {
+    using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char, char>;
+    Pointer second = static_cast<Byte*>(data) + half * stride * int64_t(element_size);
+    return gate_first ? std::pair(second, data) : std::pair(data, second);
+  }
+};
+
+// (input, dim, gate_first, …) -> output
+template <Run run, Pair formula>
+void packed_forward(Stack stack, uint64_t arguments, uint64_t) {
+  const Tensor input = to<Tensor>(stack[0]);
+  const Packed packed(input, to<int64_t>(stack[1]), to<bool>(stack[2]));
+  const Parameters parameters(stack, 3, arguments);
+  Operands o;
+  o.device = input.get_device_index();
+  o.geometry = broadcast({&input, &input});
+  o.geometry.sizes[packed.dimension] = packed.half;
+  o.inputs = 2;
+  std::tie(o.input[0], o.input[1]) =
+      packed.halves(input.const_data_ptr(), input.stride(packed.dimension), input.element_size());
+  const Tensor output = add_result(o, input);
+  run({true, int(formula), false}, o, input.scalar_type(), parameters.values);
+  stack[0] = from(output);
+}
+
+// (grad_output, input, dim, gate_first, …) -> grad_input
+template <Run run, Pair formula>
+void packed_backward(Stack stack, uint64_t arguments, uint64_t) {
+  const Tensor grad_output = to<Tensor>(stack[0]), input = to<Tensor>(stack[1]);
+  const Packed packed(input, to<int64_t>(stack[2]), to<bool>(stack[3]));
+  const Parameters parameters(stack, 4, arguments);
+  check_same_type("grad_output", grad_output, input);
+  Geometry whole = broadcast({&input});
+  lay_out(whole, 1, 1);
+  const Tensor grad_input = empty(whole, 1, input);
+
+  Operands o;
+  o.device = input.get_device_index();
+  o.geometry = broadcast({&input, &input, &input, &input, &input});
+  o.geometry.sizes[packed.dimension] = packed.half;
+  STD_TORCH_CHECK(grad_output.dim() == input.dim() && std::equal(o.geometry.sizes, o.geometry.sizes + input.dim(),
+                                                                 grad_output.sizes().begin()),
+                  "grad_output: expected the shape of half the input");
+  std::copy_n(grad_output.strides().begin(), input.dim(), o.geometry.strides[0]);
+  o.inputs = 3;
+  o.outputs = 2;
+  o.input[0] = grad_output.const_data_ptr();
+  std::tie(o.input[1], o.input[2]) =
+      packed.halves(input.const_data_ptr(), input.stride(packed.dimension), input.element_size());
+  for (int result = 3; result < 5; ++result)
+    std::copy_n(whole.strides[1], input.dim(), o.geometry.strides[result]);
+  std::tie(o.output[0], o.output[1]) =
+      packed.halves(grad_input.mutable_data_ptr(), whole.strides[1][packed.dimension], input.element_size());
+  run({true, int(formula), true}, o, input.scalar_type(), parameters.values);
+  stack[0] = from(grad_input);
+}
+
+void check_table(const Tensor& table) {
+  STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.numel() == 65536 && table.is_contiguous() &&
+                      table.is_cpu(),
+                  "table: expected 65536 entries of float32 that lie side by side on the CPU");
+}
+
+Tensor look_up(const Tensor& input, const Tensor& table) {
+  check_table(table);
+  Operands o = operands({&input});
+  Tensor output = add_result(o, input);
+  cpu::look_up(o, input.scalar_type(), table.const_data_ptr<float>());
+  return output;
+}
+
+Tensor look_up_backward(const Tensor& grad_output, const Tensor& input, const Tensor& table) {
+  check_table(table);
+  Operands o = operands({&grad_output, &input});
+  Tensor grad_input = add_result(o, input, 1);
+  cpu::look_up(o, input.scalar_type(), table.const_data_ptr<float>());
+  return grad_input;
+}
+
+// Runs over a dimension of contiguous operands.
+void normalise(cpu::Normalised kind, const Operands& o, const Tensor& like, int64_t dim) {
+  const int64_t dimensions = like.dim(), wanted = dim < 0 ? dim + std::max<int64_t>(dimensions, 1) : dim;
+  STD_TORCH_CHECK(0 <= wanted && wanted < std::max<int64_t>(dimensions, 1),
+                  "dim: expected a dimension of the input, which has ", dimensions, ", got ", dim);
+  int64_t outer = 1, size = 1, inner = 1;
+  for (int64_t d = 0; d < dimensions; ++d) (d < wanted ? outer : d == wanted ? size : inner) *= like.size(d);
+  cpu::softmax(kind, o, like.scalar_type(), outer, size, inner);
+}
+
+void check_contiguous(const char* name, const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.is_contiguous(), name, ": expected a contiguous tensor");
+}
+
+template <cpu::Normalised kind>
+Tensor normalised(const Tensor& input, int64_t dim) {
+  check_contiguous("input", input);
+  Operands o = operands({&input});
+  Tensor output = add_result(o, input);
+  normalise(kind, o, input, dim);
+  return output;
+}
+
+template <cpu::Normalised kind>
+Tensor normalised_backward(const Tensor& grad_output, const Tensor& saved, int64_t dim) {
+  check_contiguous("grad_output", grad_output);
+  check_contiguous("saved", saved);
+  Operands o = operands({&grad_output, &saved});
+  STD_TORCH_CHECK(element_count(o.geometry) == grad_output.numel() && grad_output.numel() == saved.numel(),
+                  "grad_output: expected the shape of the output");
+  Tensor grad_input = add_result(o, saved, 1);
+  normalise(kind, o, saved, dim);
+  return grad_input;
+}
+
+// (count, sum, squares, zeros, non-finite, subnormal, within the intervals, exponents…, largest magnitude)
+Tensor statistics(const Tensor& input, const Tensor& intervals, bool exponents) {
+  STD_TORCH_CHECK(intervals.scalar_type() == ScalarType::Double && intervals.dim() == 2 && intervals.size(0) == 2 &&
+                      intervals.is_contiguous() && intervals.is_cpu(),
+                  "intervals: expected float64 numbers of shape (2, n): their lower ends, and their upper ends");
+  const int64_t n = intervals.size(1);
+  const double* low = intervals.const_data_ptr<double>();
+  const cpu::Statistics s =
+      cpu::statistics(operands({&input}), input.scalar_type(), low, low + n, int(n), exponents);
+  Geometry shape;
+  shape.dimensions = 1;
+  shape.sizes[0] = 8 + int64_t(s.exponents.size());
+  shape.strides[0][0] = 1;
+  Tensor result = empty(shape, 0, intervals);
+  double* out = result.mutable_data_ptr<double>();
+  const auto& m = s.moments;
+  for (double value : {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal), double(m.within)})
+    *out++ = value;
+  for (int64_t count : s.exponents) *out++ = double(count);
+  *out = m.squares == m.squares ? m.largest : m.squares;  // NaN where there is one
+  return result;
+}
+
+std::string instruction_set() { return cpu::instruction_set(); }
+
+using Library = torch::stable::detail::StableLibrary;
+
+template <Run run>
+void implement(Library& m) {
+#define TORCHACT_IMPLEMENT_ELEMENTWISE(key, Formula, parameters) \
+  m.impl(#key, &forward<run, Elementwise::key>);                 \
+  m.impl(#key "_backward", &backward<run, Elementwise::key>);
+#define TORCHACT_IMPLEMENT_PAIR(key, Formula, parameters) \
+  m.impl(#key, &pair_forward<run, Pair::key>);            \
+  m.impl(#key "_backward", &pair_backward<run, Pair::key>);
+#define TORCHACT_IMPLEMENT_PACKED(key, Formula, parameters)   \
+  m.impl(#key "_packed", &packed_forward<run, Pair::key>);    \
+  m.impl(#key "_packed_backward", &packed_backward<run, Pair::key>);
+  TORCHACT_ELEMENTWISE(TORCHACT_IMPLEMENT_ELEMENTWISE)
+  TORCHACT_PAIRS(TORCHACT_IMPLEMENT_PAIR)
+  TORCHACT_GATED(TORCHACT_IMPLEMENT_PACKED)
+}
+
+}  // namespace
+}  // namespace torchact
+
+STABLE_TORCH_LIBRARY(torchact, m) {
+#define TORCHACT_DEFINE_ELEMENTWISE(key, Formula, parameters)    \
+  m.def(#key "(Tensor input" parameters ") -> Tensor");          \
+  m.def(#key "_backward(Tensor grad_output, Tensor saved" parameters ") -> Tensor");
+#define TORCHACT_DEFINE_PAIR(key, Formula, parameters)                    \
+  m.def(#key "(Tensor first, Tensor second" parameters ") -> Tensor");    \
+  m.def(#key "_backward(Tensor grad_output, Tensor first, Tensor second" parameters ") -> (Tensor, Tensor)");
+#define TORCHACT_DEFINE_PACKED(key, Formula, parameters)                                   \
+  m.def(#key "_packed(Tensor input, int dim, bool gate_first" parameters ") -> Tensor");   \
+  m.def(#key "_packed_backward(Tensor grad_output, Tensor input, int dim, bool gate_first" parameters ") -> Tensor");
+  TORCHACT_ELEMENTWISE(TORCHACT_DEFINE_ELEMENTWISE)
+  TORCHACT_PAIRS(TORCHACT_DEFINE_PAIR)
+  TORCHACT_GATED(TORCHACT_DEFINE_PACKED)
+  m.def("look_up(Tensor input, Tensor table) -> Tensor");
+  m.def("look_up_backward(Tensor grad_output, Tensor input, Tensor table) -> Tensor");
+  for (const char* name : {"softmax", "softmin", "log_softmax"}) {
+    m.def((std::string(name) + "(Tensor input, int dim) -> Tensor").c_str());
+    m.def((std::string(name) + "_backward(Tensor grad_output, Tensor saved, int dim) -> Tensor").c_str());
+  }
+  m.def("statistics(Tensor input, Tensor intervals, bool exponents) -> Tensor");
+  m.def("instruction_set() -> str");
+  torchact::define_acceleration(m);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
+  torchact::implement<torchact::cpu::run>(m);
+  m.impl("look_up", TORCH_BOX(&torchact::look_up));
+  m.impl("look_up_backward", TORCH_BOX(&torchact::look_up_backward));
+  using torchact::cpu::Normalised;
+  m.impl("softmax", TORCH_BOX(&torchact::normalised<Normalised::softmax>));
+  m.impl("softmin", TORCH_BOX(&torchact::normalised<Normalised::softmin>));
+  m.impl("log_softmax", TORCH_BOX(&torchact::normalised<Normalised::log_softmax>));
+  m.impl("softmax_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::softmax>));
+  m.impl("softmin_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::softmin>));
+  m.impl("log_softmax_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::log_softmax>));
+  m.impl("statistics", TORCH_BOX(&torchact::statistics));
+}
+
+#ifdef TORCHACT_CUDA
+STABLE_TORCH_LIBRARY_IMPL(torchact, CUDA, m) { torchact::implement<torchact::cuda::run>(m); }
+#endif
+
+STABLE_TORCH_LIBRARY_IMPL(torchact, CompositeExplicitAutograd, m) {
+  m.impl("instruction_set", TORCH_BOX(&torchact::instruction_set));
+  torchact::implement_acceleration(m);
+}

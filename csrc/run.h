@@ -1,0 +1,49 @@
+// What the operators ask of a device.
+#pragma once
+
+#include <vector>
+
+#include "activations.h"
+#include "cpu/kernels.h"
+#include "tensors.h"
+
+namespace torchact {
+
+namespace cpu {
+
+void run(const Kernel& kernel, const Operands& operands, ScalarType type, const double* parameters);
+
+// Looks results up in a table of float32 with one entry for each number of 16 bits. `operands` are the input alone, or
+// grad_output and input.
+void look_up(const Operands& operands, ScalarType type, const float* table);
+
+// Computes logsigmoid and exp(-|x|), in this order.
+void log_sigmoid(const Operands& operands, ScalarType type);
+
+// Normalises over one dimension of tensors that lie side by side: (input) -> output, or (grad_output, output) ->
+// grad_input. `outer`, `size` and `inner` are the products of the sizes before the dimension, of it and after it.
+void softmax(Normalised kind, const Operands& operands, ScalarType type, int64_t outer, int64_t size, int64_t inner);
+
+struct Statistics {
+  Moments moments;
+  std::vector<int64_t> exponents;  // how many numbers have each exponent, if that was asked for
+};
+
+// Reduces a tensor in one pass. `low` and `high` are the ends of intervals that do not overlap.
+Statistics statistics(const Operands& operands, ScalarType type, const double* low, const double* high, int intervals,
+                      bool exponents);
+
+// The name of the instruction set that runs.
+const char* instruction_set();
+
+}  // namespace cpu
+
+#ifdef TORCHACT_CUDA
+namespace cuda {
+
+void run(const Kernel& kernel, const Operands& operands, ScalarType type, const double* parameters);
+
+}  // namespace cuda
+#endif
+
+}  // namespace torchact

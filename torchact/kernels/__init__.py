@@ -1,0 +1,33 @@
+"""The one place that chooses the kernels of each activation: the fastest of those that are accurate.
+
+Accurate means, on the CPU and in every dtype: values at most one unit in the last place from the float64 reference in
+bfloat16 and float16, at most four in float32, and the same for derivatives where the input is saved.
+
+A forward kernel takes (input, *parameters); a backward kernel takes (grad_output, saved, *parameters), where ``saved``
+is the tensor that the catalogue names in ``saves``. Of two operands a forward kernel takes (first, second,
+*parameters), and a backward kernel takes (grad_output, first, second, *parameters) and returns both gradients, before
+they are summed over dimensions that were broadcast. Of a packed gated unit they take (input, dim, gate, *parameters)
+and (grad_output, input, dim, gate, *parameters). No kernel is differentiable, and none writes into its arguments.
+
+:func:`status` says whether the compiled kernels are there. With ``TORCHACT_KERNELS=0`` in the environment they are not
+used; results are then the same to a few units in the last place, and some are much slower.
+"""
+
+from torchact.kernels.choice import KERNELS, PACKED_KERNELS, PAIR_KERNELS, forget, register
+from torchact.kernels.extension import Status, status
+from torchact.kernels.reference import Kernels, rounded_once
+from torchact.kernels.statistics import is_one_pass, statistics
+
+__all__ = [
+    "KERNELS",
+    "PACKED_KERNELS",
+    "PAIR_KERNELS",
+    "Kernels",
+    "Status",
+    "forget",
+    "is_one_pass",
+    "register",
+    "rounded_once",
+    "statistics",
+    "status",
+]

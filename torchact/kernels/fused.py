@@ -1,0 +1,169 @@
+"""Compiled kernels where they take what is asked for, and others elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchact import catalogue
+from torchact.kernels.extension import STATUS, is_served, operator
+from torchact.kernels.reference import Kernels
+from torchact.kernels.tables import HALF_TYPES
+
+_COMPUTED = frozenset((torch.float32, torch.float64))
+_FLOATING = _COMPUTED | HALF_TYPES
+
+
+def _takes(input: Tensor) -> bool:
+    """Whether a compiled operator computes this: on the CPU, results for half types are looked up instead."""
+    return input.dtype in (_COMPUTED if input.is_cpu else _FLOATING) and is_served(input)
+
+
+def _numbers(parameters: tuple[Any, ...]) -> tuple[float, ...]:
+    """Return the parameters as operators take them: None is no limit, and a tensor without dimensions a number."""
+    return tuple(math.inf if parameter is None else float(parameter) for parameter in parameters)
+
+
+def fused(
+    name: str, otherwise: Kernels, of_halves: Kernels, *, forward: bool = True, backward: bool = True
+) -> Kernels:
+    """Return the compiled kernels of a function of one tensor.
+
+    Args:
+        name: the operator's.
+        otherwise: what runs elsewhere, and everywhere if there are no compiled ones.
+        of_halves: what runs for half types on the CPU.
+        forward: whether values are to be computed by the compiled kernel.
+        backward: whether gradients are.
+    """
+    if not STATUS.loaded:
+        return otherwise
+    compiled = operator(name), operator(f"{name}_backward")
+    return Kernels(
+        _forward(compiled[0], of_halves.forward, otherwise.forward) if forward else otherwise.forward,
+        _backward(compiled[1], of_halves.backward, otherwise.backward) if backward else otherwise.backward,
+    )
+
+
+def _forward(
+    compiled: Callable[..., Tensor], of_halves: Callable[..., Tensor], otherwise: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    def fused_forward(input: Tensor, *parameters: Any) -> Tensor:
+        if _takes(input):
+            return compiled(input, *_numbers(parameters)) if parameters else compiled(input)
+        return (of_halves if input.dtype in HALF_TYPES else otherwise)(input, *parameters)
+
+    return fused_forward
+
+
+def _backward(
+    compiled: Callable[..., Tensor], of_halves: Callable[..., Tensor], otherwise: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    def fused_backward(grad_output: Tensor, saved: Tensor, *parameters: Any) -> Tensor:
+        if _takes(saved):
+            return compiled(grad_output, saved, *_numbers(parameters))
+        return (of_halves if saved.dtype in HALF_TYPES else otherwise)(grad_output, saved, *parameters)
+
+    return fused_backward
+
+
+def fused_pair(name: str, otherwise: Kernels, *, sums: bool = False) -> Kernels:
+    """Return the compiled kernels of a function of two tensors, or what runs elsewhere.
+
+    Args:
+        name: the operator's.
+        otherwise: what runs elsewhere.
+        sums: whether many gradients will be summed up, so that those of half types are not to be rounded before.
+    """
+    if not STATUS.loaded:
+        return otherwise
+    compiled_forward, compiled_backward = operator(name), operator(f"{name}_backward")
+
+    def takes(first: Tensor, second: Tensor) -> bool:
+        return (
+            first.dtype is second.dtype
+            and first.dtype in _FLOATING
+            and first.is_cpu is second.is_cpu
+            and is_served(first)
+            and is_served(second)
+        )
+
+    def fused_forward(first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
+        if takes(first, second):
+            return compiled_forward(first, second, *_numbers(parameters))
+        return otherwise.forward(first, second, *parameters)
+
+    def fused_backward(
+        grad_output: Tensor, first: Tensor, second: Tensor, *parameters: Any
+    ) -> tuple[Tensor, Tensor]:
+        if takes(first, second) and grad_output.dtype is first.dtype:
+            if sums and first.dtype in HALF_TYPES:
+                grad_output, first, second = grad_output.float(), first.float(), second.float()
+            return compiled_backward(grad_output, first, second, *_numbers(parameters))
+        return otherwise.backward(grad_output, first, second, *parameters)
+
+    return Kernels(fused_forward, fused_backward)
+
+
+def fused_packed(name: str, otherwise: Kernels) -> Kernels:
+    """Return the compiled kernels of a gated unit whose halves are packed, or what runs elsewhere."""
+    if not STATUS.loaded:
+        return otherwise
+    compiled_forward, compiled_backward = operator(f"{name}_packed"), operator(f"{name}_packed_backward")
+
+    def takes(input: Tensor, dim: int, gate: catalogue.Gate) -> bool:
+        return (
+            input.dtype in _FLOATING
+            and is_served(input)
+            and gate in ("first", "second")
+            and -input.dim() <= dim < input.dim()
+            and input.size(dim) % 2 == 0
+        )
+
+    def fused_forward(input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any) -> Tensor:
+        if takes(input, dim, gate):
+            return compiled_forward(input, dim, gate == "first", *_numbers(parameters))
+        return otherwise.forward(input, dim, gate, *parameters)  # which raises, if it is not the dtype
+
+    def fused_backward(
+        grad_output: Tensor, input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any
+    ) -> Tensor:
+        if takes(input, dim, gate) and grad_output.dtype is input.dtype:
+            return compiled_backward(grad_output, input, dim, gate == "first", *_numbers(parameters))
+        return otherwise.backward(grad_output, input, dim, gate, *parameters)
+
+    return Kernels(fused_forward, fused_backward)
+
+
+_LONG = 512  # entries of a row from which on compiled softmaxes are faster than torch's
+
+
+def fused_normalised(key: str, otherwise: Kernels, *, backward: bool = True) -> Kernels:
+    """Return the compiled kernels of a softmax: over long rows, and over dimensions that are not the innermost."""
+    if not STATUS.loaded:
+        return otherwise
+    compiled_forward, compiled_backward = operator(key), operator(f"{key}_backward")
+
+    def takes(input: Tensor, dim: int) -> bool:
+        return (
+            input.is_cpu
+            and input.dtype in _FLOATING
+            and is_served(input)
+            and input.is_contiguous()
+            and -input.dim() <= dim < input.dim()
+            and (input.size(dim) >= _LONG or input.stride(dim) != 1)
+        )
+
+    def fused_forward(input: Tensor, dim: int) -> Tensor:
+        return compiled_forward(input, dim) if takes(input, dim) else otherwise.forward(input, dim)
+
+    def fused_backward(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
+        if takes(output, dim) and grad_output.is_contiguous() and grad_output.dtype is output.dtype:
+            return compiled_backward(grad_output, output, dim)
+        return otherwise.backward(grad_output, output, dim)
+
+    return Kernels(fused_forward, fused_backward if backward else otherwise.backward)
