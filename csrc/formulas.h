@@ -1,9 +1,10 @@
 // The value and the derivative of every activation, for host and device; what each is called is in activations.h.
 //
-// A formula is made from the activation's parameters and takes the pre-activation x; where the backward pass is given the
-// output y instead, its derivative takes that. Functions of two tensors have partial derivatives. No finite number gives
-// NaN. At a kink the derivative is torch's, mostly that of the left. In float32 results are at most 4 units in the last
-// place off, relative to themselves also near a zero, and in float64 a few.
+// A formula is made from the activation's parameters and takes the pre-activation x; where the backward pass is given
+// the output y instead, its derivative takes that. Functions of two tensors have partial derivatives. No finite number
+// gives NaN. At a kink the derivative is torch's, mostly that of the left. In float32 with fused multiply-add, results
+// are at most 4.5 units in the last place off, relative to themselves also near a zero; in float64 a few, relative to
+// the greatest derivative near its root.
 #pragma once
 
 #include "math.h"
@@ -19,12 +20,6 @@ struct Smooth {
   static constexpr bool waves = false;    // whether it takes angles, and answers only those that fit
 };
 
-// The derivatives of a function of two tensors.
-template <class T>
-struct Partials {
-  T by_first, by_second;
-};
-
 struct Piecewise : Smooth {
   static constexpr bool selects = true;
 };
@@ -32,6 +27,12 @@ struct Piecewise : Smooth {
 struct Waves : Smooth {
   static constexpr bool wide = true;
   static constexpr bool waves = true;
+};
+
+// The derivatives of a function of two tensors.
+template <class T>
+struct Partials {
+  T by_first, by_second;
 };
 
 #define TORCHACT_NO_PARAMETERS(Formula) TORCHACT_INLINE explicit Formula(const double*) {}
@@ -150,7 +151,7 @@ struct ELU : Smooth {
   TORCHACT_INLINE explicit ELU(const double* p) : alpha(T(p[0])) {}
   TORCHACT_INLINE T value(T x) const {
     const T left = alpha * expm1_nonpositive(at_most(x, T(0)));
-    return x > 0 ? x : left;
+    return x < 0 ? left : x;
   }
   TORCHACT_INLINE T derivative(T x) const {
     const T left = alpha * exp_nonpositive(at_most(x, T(0)));
@@ -165,7 +166,7 @@ struct SELU : Smooth {
   TORCHACT_NO_PARAMETERS(SELU)
   TORCHACT_INLINE T value(T x) const {
     const T left = T(kScale * kAlpha) * expm1_nonpositive(at_most(x, T(0)));
-    return x > 0 ? T(kScale) * x : left;
+    return x < 0 ? left : T(kScale) * x;
   }
   TORCHACT_INLINE T derivative(T x) const {
     const T left = T(kScale * kAlpha) * exp_nonpositive(at_most(x, T(0)));
@@ -178,17 +179,19 @@ template <class T>
 struct CELU : Smooth {
   T alpha;
   Split<T> inverse;  // exp magnifies the rounding of x / α
-  TORCHACT_INLINE explicit CELU(const double* p) : alpha(T(p[0])), inverse(1 / p[0]) {}
+  TORCHACT_INLINE explicit CELU(const double* p) : alpha(T(p[0])), inverse(reciprocal<T>(p[0])) {}
   TORCHACT_INLINE Split<T> scaled(T x) const {
     const Split<T> z = product(inverse, clamp(x, T(-1e30), T(0)));
     return {at_most(z.hi, T(0)), z.hi > 0 ? T(0) : z.lo};  // of a negative α the exponential is not needed
   }
   TORCHACT_INLINE T value(T x) const {
-    const T left = alpha * expm1_nonpositive(scaled(x));
-    return x > 0 ? x : left;
+    const Split<T> z = scaled(x);
+    const T left = alpha * expm1_nonpositive(z.hi, z.hi < T(-50) ? T(0) : z.lo);
+    return x < 0 ? left : x;
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T left = exp_nonpositive(scaled(x));
+    const Split<T> z = scaled(x);
+    const T left = exp_nonpositive(z.hi, z.hi < kLeast<T, Reach::own> ? T(0) : z.lo);
     return x > 0 ? T(1) : left;
   }
 };
@@ -199,9 +202,13 @@ struct Softplus : Smooth {
   Split<T> beta;
   T inverse, threshold;
   TORCHACT_INLINE explicit Softplus(const double* p) : beta(p[0]), inverse(T(1 / p[0])), threshold(T(p[1])) {}
-  TORCHACT_INLINE Split<T> logit(T x) const { return product(beta, clamp(x, T(-1e30), T(1e30))); }
+  // β x, of which more than the exponential needs would overflow.
+  TORCHACT_INLINE Split<T> logit(T x) const {
+    const Split<T> z = product(beta, clamp(x, T(-1e30), T(1e30)));
+    return {z.hi, absolute(z.hi) < -kLeast<T, Reach::own> ? z.lo : T(0)};
+  }
   TORCHACT_INLINE static T exp_of_minus_magnitude(Split<T> z) {
-    return exp_nonpositive(Split<T>(-absolute(z.hi), z.hi > 0 ? -z.lo : z.lo));
+    return exp_nonpositive(-absolute(z.hi), z.hi > 0 ? -z.lo : z.lo);
   }
   TORCHACT_INLINE T value(T x) const {
     const Split<T> z = logit(x);
@@ -214,150 +221,253 @@ struct Softplus : Smooth {
   }
 };
 
-// ---- gated by themselves
+// ---- gated by themselves: x G(x), where G opens from 0 to 1
 //
-// Their derivatives have a root x0 left of 0, where the sum that they are cancels. In float32 it is (x - x0) P(x - x0)
-// there, within 0.4, with x - x0 in two parts of which the first is exact (Sterbenz).
+// All but Mish have a gate with G(-x) = 1 - G(x). So with t = |x| their value is max(0, x) - t G(-t), and their
+// derivative on the right is 1 less the one at -t. That has a root, where the sum that it is would cancel; it is
+// written as terms of one sign, each a multiple of the distance from the root, and that is exact near it.
 
-template <class T, class... Coefficients>
-TORCHACT_INLINE Scaled<T> or_by_root(T scaled, Split<T> x, double root, Coefficients... coefficients) {
-  if constexpr (is_float<T>) {
-    const Split<T> x0(root);
-    const T d = (x.hi - x0.hi) + (x.lo - x0.lo);
-    return {absolute(d) < T(0.4) ? d * kUpFactor<T> * polynomial(d, coefficients...) : scaled};
-  } else {
-    return {scaled};
-  }
+template <class T>
+TORCHACT_INLINE Scaled<T> divided(Scaled<T> a, T b) {
+  return {a.value / b, a.before, a.after};
 }
 
-// The parts of z σ(z), of z = z.hi + z.lo.
+// G(-t) and the derivative of x G(x) at -t.
 template <class T>
-struct SelfGated {
-  Split<T> z;
-  Scaled<T> scaled;  // exp(-|z|)
-  T e;
-  TORCHACT_INLINE explicit SelfGated(Split<T> z)
-      : z(z),
-        scaled(exp_scaled(Split<T>(-absolute(z.hi), z.hi > 0 ? -z.lo : z.lo))),
-        e(scaled.up * kDownFactor<T>) {}
+struct Left {
+  Scaled<T> gate, derivative;
+};
 
-  // σ(z)
-  TORCHACT_INLINE Scaled<T> gate() const { return gate_from(z.hi, scaled); }
+// σ(-z) = e / (1 + e), and e sum / (1 + e)², of e = exp(-z) = e0 g.
+template <class T, Reach reach>
+TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach> g, T sum, double e0) {
+  const T square = polynomial(g.value(), 1 / e0, 2.0, e0);
+  return {divided(g.scaled(), T(1 / e0) + g.value()), divided(g.times(sum), square)};
+}
 
-  // (z σ(z))' = σ(z) (1 + z σ(-z)); right of 0 both factors are multiplied by exp(-z).
-  TORCHACT_INLINE Scaled<T> derivative() const {
-    const T inside = clamp(z.hi, T(-2000), T(2000)), d = T(1) + e;
-    const T right = d + inside * e, left = (T(1) + inside) + e;
-    return or_by_root((z.hi < 0 ? scaled.up : kUpFactor<T>) / (d * d) * (z.hi < 0 ? left : right), z, -1.2784645427610737951, 0.2178117059, 0.1466487971,
-                      0.01887477145, -0.01522268492, -0.006605254675, 0.0001275573279, 0.0007852362448,
-                      0.0001763572216);
+// A gate has `tail`, G(-t) alone, and `left`, both up to the t from which on they are 0.
+
+// σ(-z), z = unit.u · (hi + lo)
+template <class T, Reach reach>
+struct Logistic {
+  TORCHACT_INLINE static Scaled<T> tail(T hi, T lo = T(0), Unit<T> unit = kOne<T>) {
+    return logistic_tail(Exponential<T, reach>(-hi, -lo, unit).scaled());
   }
 
-  // σ(z) σ(-z)
-  TORCHACT_INLINE Scaled<T> slope() const {
-    const T d = T(1) + e;
-    return {scaled.up / (d * d)};
+  // σ(-z) (1 - z σ(z)) = e (1 - z + e) / (1 + e)² with e = exp(-z). With the root z0, e0 = exp(-z0), which is z0 - 1,
+  // and d = z0 - z, the sum is d + e0 (exp(d) - 1), and e is e0 g with g = exp(d).
+  TORCHACT_INLINE static Left<T> left(T hi, T lo = T(0), Unit<T> unit = kOne<T>, double u = 1) {
+    constexpr double root = 1.2784645427610737951, e0 = root - 1;
+    const Split<T> d = difference(Split<T>(root / u), Split<T>(hi, lo));
+    const Exponential<T, reach> g(d.hi, d.lo, unit);
+    return logistic_left(g, mul_add(d.hi, unit.u, mul_add(T(e0), g.minus_one(), d.lo * unit.u)), e0);
   }
 };
 
-/// x σ(β x)
-template <class T>
-struct Swish : Smooth {
-  Split<T> beta;
-  TORCHACT_INLINE explicit Swish(const double* p) : Swish(p[0]) {}
-  TORCHACT_INLINE explicit Swish(double beta) : beta(beta) {}
-  TORCHACT_INLINE SelfGated<T> of(T x) const { return SelfGated<T>(product(beta, clamp(x, T(-1e30), T(1e30)))); }
-  TORCHACT_INLINE T value(T x) const { return times(x, of(x).gate()); }
-  TORCHACT_INLINE Scaled<T> derivative(T x) const { return of(x).derivative(); }
+template <class T, Reach reach>
+struct LogisticGate : Logistic<T, reach> {
+  static constexpr T kMost = -kLeast<T, reach>;
 };
 
-/// x σ(x)
+// σ(1.702 x)
+template <class T, Reach reach>
+struct QuickGate {
+  static constexpr double beta = 1.702;
+  static constexpr T kMost = -kLeast<T, reach> / T(beta);
+  static constexpr Unit<T> unit = is_float<T> ? Unit<T>{T(beta), T(0x1.a1p-2), T(0x1.d4ed0e1305016p-16)}
+                                              : Unit<T>{T(beta), T(0x1.a10753b438p-2), T(0x1.305015c728834p-44)};
+  TORCHACT_INLINE static Scaled<T> tail(T t) { return Logistic<T, reach>::tail(t, T(0), unit); }
+  TORCHACT_INLINE static Left<T> left(T t) { return Logistic<T, reach>::left(t, T(0), unit, beta); }
+};
+
+// Φ(x)
+template <class T, Reach reach>
+struct NormalGate {
+  static constexpr T kMost = is_float<T> ? T(reach == Reach::own ? 14.85 : 20) : T(reach == Reach::own ? 39 : 54);
+  TORCHACT_INLINE static Scaled<T> tail(T t) {
+    const Ratio<T> r = mills_ratio(t);
+    return divided(bell<T, reach>(t).times(r.numerator), r.denominator);
+  }
+  TORCHACT_INLINE static Left<T> left(T t) {
+    const Split<T> root(0.75179152469356445746);
+    const Exponential<T, reach> e = bell<T, reach>(t);
+    const Ratio<T> gate = mills_ratio(t), derivative = mills_slope(t);
+    return {divided(e.times(gate.numerator), gate.denominator),
+            divided(e.times(((root.hi - t) + root.lo) * derivative.numerator), derivative.denominator)};
+  }
+};
+
+// σ(z), z = c t (k + t²) with c = 2 √(2/π) 0.044715 and k = 1 / 0.044715, since (1 + tanh(u)) / 2 is σ(2u)
+template <class T, Reach reach>
+struct TanhGate {
+  static constexpr T kMost = is_float<T> ? T(reach == Reach::own ? 10.9 : 13.5) : T(reach == Reach::own ? 21.6 : 27.1);
+  static constexpr double c = 0.071354816272600248776, k = 22.363860002236386;
+  TORCHACT_INLINE static constexpr Unit<T> unit(int sign) {
+    return is_float<T> ? Unit<T>{T(sign * c), T(sign * 0x1.36ep+3), T(sign * -0x1.8aa4a22b6dec7p-11)}
+                       : Unit<T>{T(sign * c), T(sign * 0x1.36d9d56d78p+3), T(sign * -0x1.5b6f6379857f9p-38)};
+  }
+
+  // z / c with the digits that its exponential needs: k + t² in two parts, the first with so few digits that it is
+  // exact.
+  TORCHACT_INLINE static Split<T> cubic(T t) {
+    if constexpr (TORCHACT_HAS_FMA) {
+      constexpr T grid = is_float<T> ? T(0x1.8p15) : T(0x1.8p30);  // adding it rounds to multiples of 2^-8, or 2^-22
+      constexpr T k_hi = is_float<T> ? T(5725.0 / 256) : T(93800827.0 / 4194304);
+      const T rounded = mul_add(t, t, grid), factor = rounded - (grid - k_hi);
+      const T rest = mul_add(t, t, grid - rounded) + T(k - double(k_hi));
+      const T z = t * factor;
+      return {z, mul_add(t, rest, mul_add(t, factor, -z))};
+    } else {
+      return Split<T>(double(t) * (k + double(t) * double(t)));
+    }
+  }
+  TORCHACT_INLINE static Scaled<T> tail(T t) {
+    const Split<T> z = cubic(t);
+    return logistic_tail(Exponential<T, reach>(z.hi, z.lo, unit(-1)).scaled());
+  }
+
+  // e (1 + e - t z') / (1 + e)² with e = exp(-z). With the root t0, d = t0 - t, D = z0 - z and e0 = exp(-z0), the sum
+  // is e0 (exp(D) - 1) + (t0 z0' - t z'), of which the latter is c d (k + 3 (t² + t t0 + t0²)); g = exp(D).
+  TORCHACT_INLINE static Left<T> left(T t) {
+    constexpr double root = 0.75246142207101625849, cubic_of_root = 17.253984196784396424, e0 = 0.29195521191476713459;
+    const Split<T> t0(root), distance = difference(Split<T>(cubic_of_root), cubic(t));
+    const Exponential<T, reach> g(distance.hi, distance.lo, unit(1));
+    const T factor = polynomial(t, c * (k + 3 * root * root), 3 * c * root, 3 * c);
+    return logistic_left(g, mul_add(t0.hi - t, factor, mul_add(T(e0), g.minus_one(), t0.lo * factor)), e0);
+  }
+};
+
+// The activation that a gate makes.
+template <class T, template <class, Reach> class Gate>
+struct SelfGated : Smooth {
+  using G = Gate<T, Reach::own>;
+  TORCHACT_NO_PARAMETERS(SelfGated)
+  TORCHACT_INLINE T value(T x) const {
+    const T t = at_most(absolute(x), G::kMost);
+    const Scaled<T> tail = G::tail(t);
+    return mul_add(-(t * tail.value), tail.after, x < 0 ? T(-0.0) : x);
+  }
+  TORCHACT_INLINE T derivative(T x) const {
+    const Scaled<T> left = G::left(at_most(absolute(x), G::kMost)).derivative;
+    return mul_add(x < 0 ? left.value : -left.value, left.after, x < 0 ? T(0) : T(1));
+  }
+};
+
+/// x σ(x); σ(x) (1 + x σ(-x))
 template <class T>
-struct SiLU : Smooth {
-  TORCHACT_NO_PARAMETERS(SiLU)
-  TORCHACT_INLINE static SelfGated<T> of(T x) { return SelfGated<T>(Split<T>(x, T(0))); }
-  TORCHACT_INLINE T value(T x) const { return times(x, of(x).gate()); }
-  TORCHACT_INLINE Scaled<T> derivative(T x) const { return of(x).derivative(); }
+struct SiLU : SelfGated<T, LogisticGate> {
+  using SelfGated<T, LogisticGate>::SelfGated;
 };
 
 /// x σ(1.702 x)
 template <class T>
-struct QuickGELU : Swish<T> {
-  TORCHACT_INLINE explicit QuickGELU(const double*) : Swish<T>(1.702) {}
+struct QuickGELU : SelfGated<T, QuickGate> {
+  using SelfGated<T, QuickGate>::SelfGated;
 };
 
 /// x Φ(x); Φ(x) + x φ(x), with φ(x) = exp(-x²/2) / √(2π)
 template <class T>
-struct GELU : Smooth {
-  static constexpr double kDensity = 0.39894228040143267794;  // φ(0)
-  TORCHACT_NO_PARAMETERS(GELU)
-  TORCHACT_INLINE static T magnitude(T x) { return at_most(absolute(x), T(60)); }  // Φ is 0 or 1 beyond it
-  TORCHACT_INLINE static Scaled<T> gate(T x) {
-    const T t = magnitude(x), tail = bell(t).up * scaled_tail(t);
-    return {x < 0 ? tail : kUpFactor<T> - tail};
-  }
-  TORCHACT_INLINE T value(T x) const { return times(x, gate(x)); }
-  // Left of 0 it is φ(t) (m(t) - t), and right of it 1 - φ(t) (m(t) - t), with t = |x| and Mills' ratio m.
-  TORCHACT_INLINE Scaled<T> derivative(T x) const {
-    const T t = magnitude(x), tail = bell(t).up * mul_add(T(-kDensity), t, scaled_tail(t));
-    return or_by_root(x < 0 ? tail : kUpFactor<T> - tail, Split<T>(x, T(0)), -0.75179152469356445746, 0.431493996,
-                      0.3882849821, -0.01820041185, -0.1140080461, -0.01474846698, 0.01941581948, 0.004306847585,
-                      -0.002180693084);
+struct GELU : SelfGated<T, NormalGate> {
+  using SelfGated<T, NormalGate>::SelfGated;
+};
+
+/// x σ(z), z = 2 √(2/π) (x + 0.044715 x³); σ(z) (1 + x z' σ(-z))
+template <class T>
+struct GELUTanh : SelfGated<T, TanhGate> {
+  using SelfGated<T, TanhGate>::SelfGated;
+};
+
+// As factors of other numbers, gates have to be followed on the left until the product is 0, on the right until they
+// are 1.
+
+// |x|, but at most that
+template <class T>
+TORCHACT_INLINE T magnitude(T x, bool left, T most) {
+  return at_most(absolute(x), left ? most : T(0.4) * most);
+}
+
+// The gate or the derivative at x, of that at -|x|
+template <class T>
+TORCHACT_INLINE Scaled<T> opened(bool left, Scaled<T> tail) {
+  return {left ? tail.value : T(1) - tail.value, tail.before, tail.after};
+}
+
+// v g s for a gate s, in an order that neither overflows nor rounds to a subnormal number before the end.
+template <class T>
+TORCHACT_INLINE T gated_product(T v, T g, Scaled<T> s) {
+  const bool large = absolute(g) > T(1);
+  return times(large ? v : T(1), Scaled<T>{(large ? g : v * g) * s.value, s.before, s.after});
+}
+
+// x σ(z) with z = β x.
+template <class T>
+struct SwishOf {
+  using L = Logistic<T, Reach::factor>;
+  T side;      // less than 0 where z is
+  T x;         // on the left at most what makes the gate 0
+  Split<T> z;  // |z|, within what matters
+  // `most` is 200 / |β|, or what it is in float64.
+  TORCHACT_INLINE SwishOf(T x, Split<T> beta, T most)
+      : SwishOf(x, beta, with_sign_of(T(1), beta.hi) * x, magnitude(x, with_sign_of(T(1), beta.hi) * x < 0, most)) {}
+  TORCHACT_INLINE SwishOf(T x, Split<T> beta, T side, T t)
+      : side(side), x(side < 0 ? with_sign_of(t, x) : x), z(product(beta, with_sign_of(t, beta.hi))) {}
+
+  TORCHACT_INLINE Scaled<T> gate() const { return opened(side < 0, L::tail(z.hi, z.lo)); }
+  TORCHACT_INLINE Partials<T> partials(T factor) const {
+    const Left<T> l = L::left(z.hi, z.lo);
+    return {times(x, opened(side < 0, l.gate)), times(factor, opened(side < 0, l.derivative))};
   }
 };
 
-/// x σ(z), z = 2 √(2/π) (x + 0.044715 x³), since (1 + tanh(u)) / 2 is σ(2u)
 template <class T>
-struct GELUTanh : Smooth {
-  static constexpr double kLinear = 1.5957691216057307118, kCubic = 0.071354816272600248776;
-  TORCHACT_NO_PARAMETERS(GELUTanh)
+TORCHACT_INLINE T most_of_swish(T beta) {
+  return at_most(-kLeast<T, Reach::factor> / absolute(beta), kGreatest<T>);
+}
 
-  // exp(-|z|), of a |z| with the digits that it needs.
-  TORCHACT_INLINE static Scaled<T> exp_of_minus_magnitude(T x) {
-    const T t = at_most(absolute(x), T(30));  // beyond it σ is 0 or 1
-    const Split<T> square = product(t, t), cubic = product(Split<T>(kCubic), square.hi), linear(kLinear);
-    const Split<T> factor = sum(linear.hi, cubic.hi);
-    const T rest = factor.lo + (cubic.lo + mul_add(T(kCubic), square.lo, linear.lo));
-    const Split<T> z = product(factor.hi, t);
-    return exp_scaled(Split<T>(-z.hi, -mul_add(rest, t, z.lo)));
+/// x σ(β x); σ(z) (1 + z σ(-z)) with z = β x
+template <class T>
+struct Swish : Smooth {
+  Split<T> beta;
+  T most;
+  TORCHACT_INLINE explicit Swish(const double* p) : beta(p[0]), most(most_of_swish(T(p[0]))) {}
+  TORCHACT_INLINE SwishOf<T> of(T x) const { return {x, beta, most}; }
+  TORCHACT_INLINE T value(T x) const {
+    const SwishOf<T> s = of(x);
+    return times(s.x, s.gate());
   }
-  TORCHACT_INLINE T value(T x) const { return times(x, gate_from(x, exp_of_minus_magnitude(x))); }
-
-  // σ(z) (1 + x z' σ(-z)), z' = 2 √(2/π) (1 + 3 · 0.044715 x²)
-  TORCHACT_INLINE Scaled<T> derivative(T x) const {
-    const Scaled<T> scaled = exp_of_minus_magnitude(x);
-    const T e = scaled.up * kDownFactor<T>, d = T(1) + e, inside = clamp(x, T(-30), T(30));
-    const T growth = inside * mul_add(T(3 * kCubic) * inside, inside, T(kLinear));
-    const T right = d + growth * e, left = (T(1) + growth) + e;
-    return or_by_root((x < 0 ? scaled.up : kUpFactor<T>) / (d * d) * (x < 0 ? left : right), Split<T>(x, T(0)), -0.75246142207101625849, 0.4304000956,
-                      0.3875184448, -0.01578376424, -0.1139442237, -0.01659076536, 0.01967417485, 0.004972818335,
-                      -0.002340659379);
-  }
+  TORCHACT_INLINE T derivative(T x) const { return of(x).partials(T(1)).by_second; }
 };
 
 /// x tanh(log(1 + exp(x))) = x n / (n + 2) with n = w (w + 2), w = exp(x)
 template <class T>
 struct Mish : Smooth {
   TORCHACT_NO_PARAMETERS(Mish)
-  // Right of 0, numerator and denominator are multiplied by e² = exp(-2x).
+  // Beyond 20, in float64 40, it is x.
   TORCHACT_INLINE T value(T x) const {
-    const Scaled<T> scaled = exp_scaled(Split<T>(-absolute(x), T(0)));
-    const T e = scaled.up * kDownFactor<T>, left = e + T(2), right = mul_add(T(2), e, T(1));
-    const T denominator = x < 0 ? mul_add(e, left, T(2)) : mul_add(T(2) * e, e, right);
-    return times(x, Scaled<T>{(x < 0 ? scaled.up : kUpFactor<T>) / denominator * (x < 0 ? left : right)});
+    constexpr T most = is_float<T> ? T(20) : T(40);
+    const T inside = clamp(x, kLeast<T, Reach::own>, most);
+    const Scaled<T> scaled = Exponential<T, Reach::own>(inside).scaled();
+    const T w = unscaled(scaled), n = scaled.value * (w + T(2));
+    return x > most ? x : inside * (n / mul_add(w, w + T(2), T(2))) * scaled.after;
   }
-  // (n (n + 2) + 4 x w (1 + w)) / (n + 2)²
-  TORCHACT_INLINE Scaled<T> derivative(T x) const {
-    const Scaled<T> scaled = exp_scaled(Split<T>(-absolute(x), T(0)));
-    const T e = scaled.up * kDownFactor<T>, inside = clamp(x, T(-2000), T(2000));
-    const T left_d = mul_add(e, e + T(2), T(2));
-    const T left_n = mul_add(e + T(2), left_d, T(4) * inside * (T(1) + e));
-    const T m = mul_add(T(2), e, T(1)), right_d = mul_add(T(2) * e, e, m);
-    const T right_n = mul_add(m, right_d, T(4) * (inside * e) * (e * (T(1) + e)));
-    const T d = x < 0 ? left_d : right_d;
-    return or_by_root((x < 0 ? scaled.up : kUpFactor<T>) / (d * d) * (x < 0 ? left_n : right_n), Split<T>(x, T(0)), -1.1924312145154952121, 0.2669479128,
-                      0.2047312643, 0.04190806334, -0.02027187106, -0.01582874637, -0.00335918835, 0.001169811573,
-                      0.0009752113159);
+  // w s / (n + 2)² with s = (w + 2) (n + 2) + 4 x (1 + w). With its root x0, w0 = exp(x0) and d = x - x0, s is
+  // (w - w0) (w² + w (w0 + 4) + w0² + 4 w0 + 6 + 4 x0) + 4 d (1 + w), and w is w0 g with g = exp(d). Right of -0.4 less
+  // is lost in ½ + (n² - 4 + 8 x w (1 + w)) / (2 (n + 2)²). Beyond 12, in float64 22, the derivative is 1.
+  TORCHACT_INLINE T derivative(T x) const {
+    constexpr double root = -1.1924312145154952121, w0 = 0.30348253528152892882;
+    const T inside = clamp(x, kLeast<T, Reach::own>, is_float<T> ? T(12) : T(22));
+    const Split<T> d = difference(Split<T>(-root), Split<T>(-inside, T(0)));
+    const Exponential<T, Reach::own> g(d.hi, d.lo);
+    const T value = g.value(), w = T(w0) * value, n = w * (w + T(2));
+    const T factor = polynomial(value, w0 * 2.5363069322850393178, w0 * w0 * (w0 + 4), w0 * w0 * w0);
+    const T slope = mul_add(T(4 * w0), value, T(4));
+    const T sum = mul_add(d.hi, slope, mul_add(g.minus_one(), factor, d.lo * slope));
+    const T excess = mul_add(n - T(2), n + T(2), T(8) * inside * mul_add(w, w, w));
+    // (n + 2)² / w0
+    const T square = polynomial(value, 4 / w0, 8.0, 8 * w0, 4 * w0 * w0, w0 * w0 * w0);
+    const bool right = inside > T(-0.4);
+    const T numerator = right ? T(0.5 / w0) * excess : g.times(sum).value;
+    return mul_add(numerator / square, right ? T(1) : g.after, right ? T(0.5) : T(0));
   }
 };
 
@@ -381,27 +491,27 @@ struct Hardswish : Smooth {
 template <class T>
 struct Tanhshrink : Smooth {
   TORCHACT_NO_PARAMETERS(Tanhshrink)
-  // Below 1 by its series, in which nothing cancels; 5e-9 and 1e-18. Above it, |x| - 1 is exact, or nearly.
-  TORCHACT_INLINE T value(T x) const {
-    const T t = absolute(x), inside = at_most(t, T(1)), w = inside * inside;
+  // Of t below 0.9, by its series, in which nothing cancels; 1.8e-8 and 1.1e-17.
+  TORCHACT_INLINE static T near_zero(T t) {
+    const T w = t * t;
     T p;
     if constexpr (is_float<T>)
-      p = polynomial(w, 0.33333333156722314, -0.13333310655545101, 0.053963414754438836, -0.021829548843059370,
-                     0.0086978475928148778, -0.0032068033868365649, 0.00092350084634817609, -0.00014279318799621565);
+      p = polynomial(w, 0.33333334, -0.133332619404, 0.053953903521, -0.0217594825733, 0.00845104408563,
+                     -0.0027593060186, 0.000520429043883);
     else
-      p = polynomial(w, 0.33333333333333333, -0.13333333333333310, 0.053968253968231521, -0.021869488535296695,
-                     0.0088632355125660536, -0.0035921278234228789, 0.0014558326517167649, -0.00059001756852543193,
-                     0.00023908843670493631, -9.6791021826693297e-5, 3.8991741215043214e-5, -1.5416277241022483e-5,
-                     5.7774841368659154e-6, -1.9216974143833894e-6, 5.1227671507932616e-7, -9.3641446229667593e-8,
-                     8.5381619012121566e-9);
-    const T near_zero = inside * (w * p);
-    const T e = exp_nonpositive(T(-2) * t);
-    const T outside = (t - T(1)) + T(2) * e / (T(1) + e);
-    return with_sign_of(t < T(1) ? near_zero : outside, x);
+      p = polynomial(w, 0.3333333333333333, -0.13333333333333125, 0.053968253968061854, -0.021869488529117746,
+                     0.008863235394461754, -0.0035921264609381264, 0.0014558223682358032, -0.0005899642018870131,
+                     0.00023889208475862337, -9.626998679676176e-5, 3.7988668479130404e-5, -1.4022458217563985e-5,
+                     4.404824387949487e-6, -9.985213099426998e-7, 1.168957401805485e-7);
+    return t * (w * p);
+  }
+  TORCHACT_INLINE T value(T x) const {
+    const T t = absolute(x), e = Exponential<T, Reach::normal>(at_least(T(-2) * t, T(-50))).value();
+    return with_sign_of(t < T(0.9) ? near_zero(t) : (t - T(1)) + T(2) * e / (T(1) + e), x);
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T y = math::tanh(x);
-    return y * y;
+    const T t = absolute(x), small = t - near_zero(t);
+    return t < T(0.9) ? small * small : HyperbolicTangent<T>(t).square();
   }
 };
 
@@ -429,16 +539,17 @@ struct Hardshrink : Piecewise {
 template <class T>
 struct Gaussian : Smooth {
   TORCHACT_NO_PARAMETERS(Gaussian)
-  TORCHACT_INLINE T value(T x) const {
-    const T inside = clamp(x, T(-40), T(40));
-    const Split<T> square = product(inside, inside);
-    return exp_nonpositive(Split<T>(-square.hi, -square.lo));
+  TORCHACT_INLINE static T inside(T x) {  // beyond it is 0
+    constexpr T most = is_float<T> ? T(10.5) : T(27.6);
+    return clamp(x, -most, most);
   }
-  TORCHACT_INLINE T derivative(T x) const {
-    const T inside = clamp(x, T(-40), T(40));
-    const Split<T> square = product(inside, inside);
-    return times(T(-2) * inside, exp_scaled(Split<T>(-square.hi, -square.lo)));
+  TORCHACT_INLINE static Scaled<T> bell(T x) {
+    constexpr Unit<T> minus_one{T(-1), -kOne<T>.ln2_hi, -kOne<T>.ln2_lo};
+    const Split<T> square = product(x, x);
+    return Exponential<T, Reach::own>(square.hi, square.lo, minus_one).scaled();
   }
+  TORCHACT_INLINE T value(T x) const { return unscaled(bell(inside(x))); }
+  TORCHACT_INLINE T derivative(T x) const { return times(T(-2) * inside(x), bell(inside(x))); }
 };
 
 // The sine and cosine of frequency · x. One angle is as good as another where their spacing exceeds a period, so angles
@@ -506,8 +617,8 @@ struct BinaryStepSigmoid : BinaryStep<T> {
   static constexpr bool selects = false;
   using BinaryStep<T>::BinaryStep;
   TORCHACT_INLINE T derivative(T x) const {
-    const T e = exp_nonpositive(x == x ? -absolute(x) : T(-kInfinity)), d = T(1) + e;
-    return e / (d * d);
+    const T e = exp_nonpositive(x == x ? -absolute(x) : kLeast<T, Reach::own>);
+    return e / mul_add(e, e + T(2), T(1));
   }
 };
 
@@ -517,10 +628,11 @@ struct BinaryStepAtan : BinaryStep<T> {
   static constexpr bool selects = false;
   using BinaryStep<T>::BinaryStep;
   TORCHACT_INLINE T derivative(T x) const {
-    const T angle = absolute(T(3.14159265358979323846) * x), inverse = T(1) / angle;
-    const bool large = angle > T(1);  // its square could overflow
-    const T factor = large ? inverse : T(1), square = large ? inverse * inverse : angle * angle;
-    return x == x ? factor * factor / (T(1) + square) : T(0);
+    constexpr T most = is_float<T> ? T(0x1p40) : T(0x1p400), down = is_float<T> ? T(0x1p-64) : T(0x1p-512);
+    const bool large = absolute(x) > most;  // its square could overflow, and 1 does not count beside it
+    const T factor = large ? down : T(1), inside = x * factor;
+    const T inverse = T(1) / mul_add(T(9.8696044010893586188), inside * inside, large ? T(0) : T(1));
+    return x == x ? (inverse * factor) * factor : T(0);
   }
 };
 
@@ -559,13 +671,16 @@ struct PReLU : Piecewise {
 template <class T>
 struct LearnableSwish : Smooth {
   TORCHACT_NO_PARAMETERS(LearnableSwish)
-  TORCHACT_INLINE static SelfGated<T> of(T x, T beta) {
-    return SelfGated<T>(product(clamp(beta, T(-1e15), T(1e15)), clamp(x, T(-1e15), T(1e15))));
+  TORCHACT_INLINE static SwishOf<T> of(T x, T beta) { return {x, Split<T>(beta, T(0)), most_of_swish(beta)}; }
+  TORCHACT_INLINE T value(T x, T beta) const {
+    const SwishOf<T> s = of(x, beta);
+    return times(s.x, s.gate());
   }
-  TORCHACT_INLINE T value(T x, T beta) const { return times(x, of(x, beta).gate()); }
   TORCHACT_INLINE Partials<T> partials(T x, T beta) const {
-    const SelfGated<T> s = of(x, beta);
-    return {times(T(1), s.derivative()), x * times(x, s.slope())};
+    const T t = at_most(absolute(x), most_of_swish(beta));
+    const Split<T> z = product(absolute(beta), t);
+    const Scaled<T> slope = logistic_slope(Exponential<T, Reach::factor>(-z.hi, -z.lo).scaled());
+    return {of(x, beta).partials(T(1)).by_second, ((t * slope.before) * slope.value) * t * slope.after};
   }
 };
 
@@ -579,7 +694,7 @@ struct LearnableSnake : Waves {
   }
   TORCHACT_INLINE Partials<T> partials(T x, T, const Phase<T>& p, Wave w) const {
     const T both = w.sine + w.cosine, ratio = sinc(p.angle, w.sine);
-    return {both * both, x * (x * (ratio * (2 * w.cosine - ratio)))};
+    return {T(both * both), T(x * (x * (ratio * (2 * w.cosine - ratio))))};
   }
 };
 
@@ -589,10 +704,16 @@ struct LearnableSnake : Waves {
 template <class T>
 struct GLU : Smooth {
   TORCHACT_NO_PARAMETERS(GLU)
-  TORCHACT_INLINE T value(T v, T g) const { return times(v, SiLU<T>::of(g).gate()); }
+  TORCHACT_INLINE static Scaled<T> tail_exponential(T g, T most) {
+    return Exponential<T, Reach::factor>(-at_most(absolute(g), most)).scaled();
+  }
+  TORCHACT_INLINE T value(T v, T g) const {
+    constexpr T most = -kLeast<T, Reach::factor>;
+    return times(v, opened(g < 0, logistic_tail(tail_exponential(g, g < 0 ? most : T(0.4) * most))));
+  }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
-    const SelfGated<T> s = SiLU<T>::of(g);
-    return {times(T(1), s.gate()), times(v, s.slope())};
+    const Scaled<T> e = tail_exponential(g, -kLeast<T, Reach::factor>);
+    return {sigmoid_from(g, unscaled(e)), times(v, logistic_slope(e))};
   }
 };
 
@@ -606,24 +727,30 @@ struct ReGLU : Smooth {
   }
 };
 
-/// v g Φ(g); g Φ(g), and v (Φ(g) + g φ(g)), of either form of GELU
-template <class T, class Form>
-struct GatedByGELU : Smooth {
-  TORCHACT_NO_PARAMETERS(GatedByGELU)
-  TORCHACT_INLINE T value(T v, T g) const { return v * Form(nullptr).value(g); }
+/// v g G(g); g G(g), and v (g G(g))'
+template <class T, template <class, Reach> class Gate>
+struct GatedBy : Smooth {
+  using G = Gate<T, Reach::factor>;
+  TORCHACT_NO_PARAMETERS(GatedBy)
+  TORCHACT_INLINE T value(T v, T g) const {
+    const T t = magnitude(g, g < 0, G::kMost);
+    return gated_product(v, g < 0 ? -t : g, opened(g < 0, G::tail(t)));
+  }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
-    return {Form(nullptr).value(g), times(v, Form(nullptr).derivative(g))};
+    const T t = magnitude(g, g < 0, G::kMost);
+    const Left<T> left = G::left(t);
+    return {times(g < 0 ? -t : g, opened(g < 0, left.gate)), times(v, opened(g < 0, left.derivative))};
   }
 };
 
 template <class T>
-struct GEGLU : GatedByGELU<T, GELU<T>> {
-  using GatedByGELU<T, GELU<T>>::GatedByGELU;
+struct GEGLU : GatedBy<T, NormalGate> {
+  using GatedBy<T, NormalGate>::GatedBy;
 };
 
 template <class T>
-struct GEGLUTanh : GatedByGELU<T, GELUTanh<T>> {
-  using GatedByGELU<T, GELUTanh<T>>::GatedByGELU;
+struct GEGLUTanh : GatedBy<T, TanhGate> {
+  using GatedBy<T, TanhGate>::GatedBy;
 };
 
 /// (v + o) g σ(α g), v within ± limit and g at most limit, beyond which derivatives are 0
@@ -631,15 +758,14 @@ template <class T>
 struct SwiGLU : Smooth {
   Swish<T> swish;
   T limit, offset;
-  TORCHACT_INLINE explicit SwiGLU(const double* p) : swish(p[0]), limit(T(p[1])), offset(T(p[2])) {}
+  TORCHACT_INLINE explicit SwiGLU(const double* p) : swish(p), limit(T(p[1])), offset(T(p[2])) {}
   TORCHACT_INLINE T value(T v, T g) const {
-    return (clamp(v, -limit, limit) + offset) * swish.value(at_most(g, limit));
+    const SwishOf<T> s = swish.of(at_most(g, limit));
+    return gated_product(clamp(v, -limit, limit) + offset, s.x, s.gate());
   }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
-    const T inside = at_most(g, limit);
-    const SelfGated<T> s = swish.of(inside);
-    return {absolute(v) > limit ? T(0) : times(inside, s.gate()),
-            g > limit ? T(0) : times(clamp(v, -limit, limit) + offset, s.derivative())};
+    const Partials<T> p = swish.of(at_most(g, limit)).partials(clamp(v, -limit, limit) + offset);
+    return {absolute(v) > limit ? T(0) : p.by_first, g > limit ? T(0) : p.by_second};
   }
 };
 

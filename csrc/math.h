@@ -1,7 +1,8 @@
 // Elementary functions without branches, calls or tables, which compilers vectorise; for host and device.
 //
-// Polynomials were fitted by Chebyshev interpolation in 60 digits; the error beside each is that of the exact polynomial,
-// relative to the function that it stands for. Every file is compiled once for each instruction set, hence the namespace.
+// Polynomials and their ratios are minimax fits made in 40 digits and more; beside each stands its error, relative to
+// the function that it stands for, in float32 and in float64. Every file is compiled once for each instruction set,
+// hence the namespace.
 #pragma once
 
 #include <cmath>
@@ -33,6 +34,9 @@ template <class T>
 constexpr bool is_float = sizeof(T) == 4;
 
 constexpr double kInfinity = __builtin_inf();
+
+template <class T>
+constexpr T kGreatest = is_float<T> ? T(3.4028234663852886e38) : T(1.7976931348623157e308);
 
 // ---- arithmetic
 
@@ -86,11 +90,11 @@ TORCHACT_INLINE Split<T> product(Split<T> a, T b) {
   return {p.hi, mul_add(a.lo, b, p.lo)};
 }
 
-// The sum of two numbers with all its digits (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B).
+// a - b with the digits of both, but for a rounding of a.hi where b.hi is less than half of it.
 template <class T>
-TORCHACT_INLINE Split<T> sum(T a, T b) {
-  const T hi = a + b, from_b = hi - a;
-  return {hi, (a - (hi - from_b)) + (b - from_b)};
+TORCHACT_INLINE Split<T> difference(Split<T> a, Split<T> b) {
+  const T hi = a.hi - b.hi;
+  return {hi, (a.hi - (hi + b.hi)) + (a.lo - b.lo)};
 }
 
 // NaN stays NaN in all of these.
@@ -122,6 +126,13 @@ TORCHACT_INLINE T with_sign_of(T magnitude, T x) {
       T, Bits<T>(__builtin_bit_cast(Bits<T>, magnitude) | (__builtin_bit_cast(Bits<T>, x) & sign)));
 }
 
+// 1 / a, with the digits that its products have.
+template <class T>
+TORCHACT_INLINE Split<T> reciprocal(double a) {
+  const double hi = 1 / a, lo = mul_add(-hi, a, 1.0) * hi;
+  return is_float<T> ? Split<T>(hi) : Split<T>(T(hi), T(TORCHACT_HAS_FMA && absolute(hi) < 1e300 ? lo : 0));
+}
+
 // The polynomial c0 + c1 x + c2 x² + …, by Horner's rule.
 template <class T>
 TORCHACT_INLINE T polynomial(T, double c) {
@@ -135,117 +146,115 @@ TORCHACT_INLINE T polynomial(T x, double c, Coefficients... rest) {
 
 // ---- exponentials
 
-// exp(x) = 2^n exp(r) with an integer n and |r| ≤ ln(2) / 2.
-template <class T>
-struct Reduced {
-  T r;
-  Bits<T> n;  // in the lowest bits; those above them are not to be used
-};
+// How small an exponential may become. `normal`: a normal number. `own`: any number, also a subnormal one. `factor`: so
+// small that its product with any number is 0.
+enum class Reach { normal, own, factor };
 
-// Reduces x.hi + x.lo within [-2^8, 0] · ln 2, or [-2^11, 0] · ln 2 in float64.
-template <class T>
-TORCHACT_INLINE Reduced<T> reduced(Split<T> x) {
-  // Adding 1.5 · 2^(digits - 1) rounds to an integer and leaves it in the lowest bits. The first part of ln 2 has so few
-  // digits that its product with n is exact.
-  constexpr T round = is_float<T> ? T(12582912.0) : T(6755399441055744.0);
-  constexpr T ln2_hi = is_float<T> ? T(0.693115234375) : T(0x1.62e42fefa4p-1);
-  constexpr T ln2_lo = is_float<T> ? T(3.194618494530942e-5) : T(-0x1.8432a1b0e2634p-43);
-  const T shifted = mul_add(x.hi, T(1.4426950408889634), round);
-  const T n = shifted - round;
-  const T r = mul_add(n, -ln2_lo, mul_add(n, -ln2_hi, x.hi)) + x.lo;
-  return {r, __builtin_bit_cast(Bits<T>, shifted)};
-}
-
-// exp(r) - 1 for |r| ≤ 0.347; 2e-10 of exp(r), 2e-17 in float64.
-template <class T>
-TORCHACT_INLINE T expm1_near_zero(T r) {
-  T p;
-  if constexpr (is_float<T>)
-    p = polynomial(r, 0.50000000136201387, 0.16666666681794625, 0.041666463386339527, 0.0083333107545768925,
-                   0.0013933820489776019, 0.00019891180158282142);
-  else
-    p = polynomial(r, 0.5, 0.16666666666666667, 0.041666666666623477, 0.0083333333333300118, 0.0013888888917538296,
-                   0.00019841269863303223, 2.4801520792572693e-5, 2.7557268072890098e-6, 2.7620327428268238e-7,
-                   2.5100569275813683e-8);
-  return mul_add(r * r, p, r);
-}
-
-// 2^(n + up), of an integer n in the lowest bits, where that is a normal number.
-template <class T>
-TORCHACT_INLINE T power_of_two(Bits<T> n, int up) {
-  constexpr int mantissa = is_float<T> ? 23 : 52, bias = is_float<T> ? 127 : 1023;
-  return __builtin_bit_cast(T, Bits<T>((n << mantissa) + (Bits<T>(bias + up) << mantissa)));
-}
-
-template <class T>
-constexpr T kLeastExponent = is_float<T> ? T(-174) : T(-1416);  // exp of it times 2^kUp is a normal number
-
-// A number of at most 1, or little more, times 2^kUp: products with numbers that need not be small keep the digits that a subnormal number would lose.
+// value · before · after, the latter two powers of 2: a number that may be too small for its type, but not with a
+// factor.
 template <class T>
 struct Scaled {
-  T up;
+  T value, before, after;
+};
+
+// v · s, rounded to a subnormal number at the end alone.
+template <class T>
+TORCHACT_INLINE T times(T v, Scaled<T> s) {
+  return ((v * s.before) * s.value) * s.after;
+}
+
+template <class T>
+TORCHACT_INLINE T unscaled(Scaled<T> s) {
+  return (s.value * s.before) * s.after;
+}
+
+// The smallest argument within reach: beyond it results are 0.
+template <class T, Reach reach>
+constexpr T kLeast = is_float<T> ? T(reach == Reach::factor ? -200 : -110.5) : T(reach == Reach::factor ? -1470 : -762);
+
+// What multiplies the argument of an exponential, without the rounding that a product would have. ln 2 over it is in
+// two parts, of which the first has so few digits, 13 or 40, that its products with exponents are exact.
+template <class T>
+struct Unit {
+  T u, ln2_hi, ln2_lo;
 };
 
 template <class T>
-constexpr int kUp = is_float<T> ? 126 : 1022;
+constexpr Unit<T> kOne = is_float<T> ? Unit<T>{T(1), T(0x1.62ep-1), T(0x1.0bfbe8e7bcd5ep-15)}
+                                     : Unit<T>{T(1), T(0x1.62e42fefa4p-1), T(-0x1.8432a1b0e2634p-43)};
 
-template <class T>
-constexpr T kUpFactor = is_float<T> ? T(0x1p126) : T(0x1p1022);
+// exp(u x) = power · before · after · (1 + q) with |q| < ½, for x = hi + lo and u x from kLeast to 60. In the reach of
+// a factor, before and after are 1 down to exp(-80), in float64 exp(-700).
+template <class T, Reach reach>
+struct Exponential {
+  static constexpr int mantissa = is_float<T> ? 23 : 52, bias = is_float<T> ? 127 : 1023;
+  T q, power, before = T(1), after = T(1);
 
-template <class T>
-constexpr T kDownFactor = T(1) / kUpFactor<T>;
+  TORCHACT_INLINE explicit Exponential(T hi, T lo = T(-0.0), Unit<T> unit = kOne<T>) {
+    // Adding 1.5 · 2^(digits - 1) rounds to an integer n and leaves it in the lowest bits.
+    constexpr T round = is_float<T> ? T(12582912.0) : T(6755399441055744.0);
+    const T shifted = mul_add(hi, T(1.4426950408889634) * unit.u, round);
+    const T n = shifted - round;
+    q = expm1_near_zero((mul_add(n, -unit.ln2_lo, mul_add(n, -unit.ln2_hi, hi)) + lo) * unit.u);
+    Bits<T> up = 0;
+    if constexpr (reach == Reach::own) {
+      up = is_float<T> ? 40 : 128;
+      after = is_float<T> ? T(0x1p-40) : T(0x1p-128);
+    }
+    if constexpr (reach == Reach::factor) {
+      const bool small = n < (is_float<T> ? T(-115) : T(-1009));
+      up = small ? (is_float<T> ? 166 : 1110) : 0;
+      before = after = small ? (is_float<T> ? T(0x1p-83) : T(0x1p-555)) : T(1);
+    }
+    const Bits<T> exponent = __builtin_bit_cast(Bits<T>, shifted) << mantissa;
+    power = __builtin_bit_cast(T, Bits<T>(exponent + ((up + bias) << mantissa)));
+  }
 
-// v · s, rounded to a subnormal number at the end alone. It is 0 where s is, of an infinite v too.
-template <class T>
-TORCHACT_INLINE T times(T v, Scaled<T> s) {
-  const bool large = absolute(v) > T(1);
-  const T finite = s.up == 0 ? clamp(v, T(-1), T(1)) : v;
-  return ((large ? finite * kDownFactor<T> : finite) * s.up) * (large ? T(1) : kDownFactor<T>);
-}
+  // exp(r) - 1 for |r| ≤ 0.347; 3.1e-9 of exp(r), 8e-18 in float64.
+  TORCHACT_INLINE static T expm1_near_zero(T r) {
+    T p;
+    if constexpr (is_float<T>)
+      p = polynomial(r, 0.499999934377, 0.16666520415, 0.0416683896819, 0.00836874320267, 0.00138145895074);
+    else
+      p = polynomial(r, 0.50000000000000103, 0.16666666666666675, 0.04166666666652155, 0.0083333333333221943,
+                     0.0013888888947956777, 0.00019841269886643297, 2.4801487171541588e-5, 2.7557242269395938e-6,
+                     2.7632714164654574e-7, 2.5110077272453149e-8);
+    return mul_add(r * r, p, r);
+  }
+
+  TORCHACT_INLINE Scaled<T> scaled() const { return {mul_add(power, q, power), before, after}; }
+  TORCHACT_INLINE T value() const { return unscaled(scaled()); }
+
+  // exp(u x) · v
+  TORCHACT_INLINE Scaled<T> times(T v) const { return {mul_add(q, v, v) * power, before, after}; }
+
+  // exp(u x) - 1, with all its digits near 0.
+  TORCHACT_INLINE T minus_one() const {
+    const T two_to_n = (power * before) * after;
+    return mul_add(two_to_n, q, two_to_n - T(1));
+  }
+};
 
 // exp(x) for x ≤ 0.
 template <class T>
-TORCHACT_INLINE Scaled<T> exp_scaled(Split<T> x) {
-  const bool underflows = x.hi < kLeastExponent<T>;
-  const Reduced<T> e = reduced(Split<T>(underflows ? kLeastExponent<T> : x.hi, underflows ? T(0) : x.lo));
-  const T scaled = (T(1) + expm1_near_zero(e.r)) * power_of_two<T>(e.n, kUp<T>);
-  return {underflows ? T(0) : scaled};
-}
-
-template <class T>
-TORCHACT_INLINE T exp_nonpositive(Split<T> x) {
-  return exp_scaled(x).up * kDownFactor<T>;
-}
-
-template <class T>
-TORCHACT_INLINE T exp_nonpositive(T x) {
-  return exp_nonpositive(Split<T>(x, T(0)));
+TORCHACT_INLINE T exp_nonpositive(T hi, T lo = T(-0.0)) {
+  return Exponential<T, Reach::own>(at_least(hi, kLeast<T, Reach::own>), lo).value();
 }
 
 // exp(x) - 1 for x ≤ 0, with all its digits near 0.
 template <class T>
-TORCHACT_INLINE T expm1_nonpositive(Split<T> x) {
-  constexpr T least = is_float<T> ? T(-20) : T(-40);  // exp of it does not count beside 1
-  const bool ends = x.hi < least;
-  const Reduced<T> e = reduced(Split<T>(ends ? least : x.hi, ends ? T(0) : x.lo));
-  const T scale = power_of_two<T>(e.n, 0);
-  return mul_add(scale, expm1_near_zero(e.r), scale - T(1));
+TORCHACT_INLINE T expm1_nonpositive(T hi, T lo = T(-0.0)) {
+  return Exponential<T, Reach::normal>(at_least(hi, T(-50)), lo).minus_one();
 }
 
-template <class T>
-TORCHACT_INLINE T expm1_nonpositive(T x) {
-  return expm1_nonpositive(Split<T>(x, T(0)));
-}
-
-// log(1 + e) for 0 ≤ e ≤ 1, as 2 artanh(s) with s = e / (2 + e) ≤ 1/3; 4e-10 and 1e-19. In place of 2 s stands e - e s,
+// log(1 + e) for 0 ≤ e ≤ 1, as 2 artanh(s) with s = e / (2 + e) ≤ 1/3; 7e-9 and 1e-19. In place of 2 s stands e - e s,
 // which makes less of the rounding of s.
 template <class T>
 TORCHACT_INLINE T log1p_unit(T e) {
   const T s = e / (T(2) + e), w = s * s;
   T p;
   if constexpr (is_float<T>)
-    p = polynomial(w, 0.66666667320527413, 0.39999706331929717, 0.28592357994302838, 0.21706575800880373,
-                   0.23224329224023349);
+    p = polynomial(w, 0.666664452918, 0.400217276779, 0.279802532513, 0.281746572615);
   else
     p = polynomial(w, 0.66666666666666667, 0.39999999999999523, 0.28571428571600099, 0.22222222198236771,
                    0.18181819897962714, 0.15384543964860549, 0.13335178631449256, 0.11734279061303198,
@@ -261,51 +270,96 @@ TORCHACT_INLINE T sigmoid_from(T x, T e) {
   return (x < 0 ? e : T(1)) / (T(1) + e);
 }
 
-// The same, scaled.
-template <class T>
-TORCHACT_INLINE Scaled<T> gate_from(T x, Scaled<T> e) {
-  return {(x < 0 ? e.up : kUpFactor<T>) / (T(1) + e.up * kDownFactor<T>)};
-}
-
 template <class T>
 TORCHACT_INLINE T sigmoid(T x) {
   return sigmoid_from(x, exp_nonpositive(-absolute(x)));
 }
 
+// tanh(t) = y (1 - lost) for t ≥ 0: y is -m / d with m = exp(-2t) - 1 and d = 2 + m, and d has lost some digits. 1 / d
+// is (1 + tanh(t)) / 2.
+template <class T>
+struct HyperbolicTangent {
+  T y, lost;
+  TORCHACT_INLINE explicit HyperbolicTangent(T t) {
+    const T m = expm1_nonpositive(T(-2) * t), d = T(2) + m;
+    y = -m / d;
+    lost = (m - (d - T(2))) * mul_add(T(0.5), y, T(0.5));
+  }
+  TORCHACT_INLINE T value() const { return mul_add(-y, lost, y); }
+  TORCHACT_INLINE T square() const { return mul_add(T(-2) * (y * y), lost, y * y); }
+};
+
 template <class T>
 TORCHACT_INLINE T tanh(T x) {
-  const T m = expm1_nonpositive(T(-2) * absolute(x));
-  return with_sign_of(-m / (T(2) + m), x);
+  return with_sign_of(HyperbolicTangent<T>(absolute(x)).value(), x);
+}
+
+// e / (1 + e)
+template <class T>
+TORCHACT_INLINE Scaled<T> logistic_tail(Scaled<T> e) {
+  return {e.value / (T(1) + unscaled(e)), e.before, e.after};
+}
+
+// e / (1 + e)²
+template <class T>
+TORCHACT_INLINE Scaled<T> logistic_slope(Scaled<T> e) {
+  const T plain = unscaled(e);
+  return {e.value / mul_add(plain, plain + T(2), T(1)), e.before, e.after};
 }
 
 // ---- the normal distribution
 
-// exp(-t²/2).
 template <class T>
-TORCHACT_INLINE Scaled<T> bell(T t) {
-  const Split<T> square = product(t, t);
-  return exp_scaled(Split<T>(T(-0.5) * square.hi, T(-0.5) * square.lo));
+struct Ratio {
+  T numerator, denominator;
+};
+
+constexpr double kRootOfTwoPi = 2.5066282746310005024;
+
+// The upper tail 1 - Φ(t) over exp(-t²/2), that is, Mills' ratio over √(2π), for 0 ≤ t ≤ 20, in float64 54; 1e-9 and
+// 3e-16. It tends to 1 / (√(2π) t), which the ratio p / (√(2π) t p + rest) does whatever the rounding of p.
+// Both are times 1.8, since just below a power of 2 rounding costs least.
+template <class T>
+TORCHACT_INLINE Ratio<T> mills_ratio(T t) {
+  T p, rest;
+  if constexpr (is_float<T>) {
+    p = polynomial(t, 0.8999999991252, 0.9875914504686, 0.5196231649548, 0.15839965458054, 0.0280072003059,
+                      0.002380012579602);
+    rest = polynomial(t, 1.8, 1.155409519464, 0.385607033082, 0.0701831849607, 0.005966167822326);
+  } else {
+    p = polynomial(t, 0.8999999999999997, 1.4384342184626049, 1.133508363105922, 0.5672952911854724,
+                      0.19701235299863212, 0.049075847304494595, 0.008774924758287027, 0.0010908586276689159,
+                      8.634786725023065e-5, 3.375694258360896e-6);
+    rest = polynomial(t, 1.8, 2.057095199202366, 1.2027213425650458, 0.4520081102457578, 0.11763086163610698,
+                         0.021562587544101335, 0.002717453920221367, 0.0002164420047482424, 8.46161067852262e-6);
+  }
+  return {p, mul_add(T(kRootOfTwoPi) * t, p, rest)};
 }
 
-// The upper tail 1 - Φ(t) over exp(-t²/2), for 0 ≤ t ≤ 19, in float64 54: Mills' ratio over √(2π). It is G(s) / (t + k)
-// with a smooth G of s = (t - k) / (t + k); 8e-9 and 2e-17.
+// (1 - Φ(t) - t φ(t)) / ((t0 - t) exp(-t²/2)) with the root t0 of the numerator, in the same ranges; 1.3e-8 and
+// 1.1e-16. It tends to 1 / √(2π).
 template <class T>
-TORCHACT_INLINE T scaled_tail(T t) {
-  constexpr T k = is_float<T> ? T(2) : T(4);
-  const T d = T(1) / (t + k), s = (t - k) * d;
-  T g;
-  if constexpr (is_float<T>)
-    g = polynomial(s, 0.67240800571323430, -0.33140447756281668, 0.028797303693573972, 0.036719439386403965,
-                   -0.00046885651794857524, -0.0067345100340612349, -0.0019557382477201707, 0.00082222128944630499,
-                   0.00084460696600743337, 0.00013735752737044264, -0.00015466129279003045, -6.9373327850560700e-5);
-  else
-    g = polynomial(s, 0.75528513041575149, -0.60789664197189205, 0.38713740074221444, -0.18652185795966308,
-                   0.060396574890938320, -0.0075401889665422289, -0.0034796923673391825, 0.0016308184549315003,
-                   0.00013334431074035051, -0.00023109491435856907, -1.9082405129362718e-6, 3.5144589595458040e-5,
-                   7.1656379223487904e-7, -5.9199003806254204e-6, -6.2934986484761878e-7, 1.0210909711781278e-6,
-                   2.7108682326698765e-7, -1.5454253115959356e-7, -8.4514732142258138e-8, 1.3166769650540662e-8,
-                   1.9004695823175931e-8, 1.8101197811859083e-9, -2.3423920359125650e-9, -6.5690507249546202e-10);
-  return g * d;
+TORCHACT_INLINE Ratio<T> mills_slope(T t) {
+  T p, rest;
+  if constexpr (is_float<T>) {
+    p = polynomial(t, 1.2960532503789, 1.486091042748, 0.7534689953232, 0.1932413313935, 0.02144280489481);
+    rest = polynomial(t, -1.3, -0.973011369954, -0.3106292874971, -0.040398643557480005, -1.671492104854e-7);
+  } else {
+    p = polynomial(t, 1.2960532259987871, 2.480289123451483, 2.2712485984996595, 1.2889331300090117,
+                      0.4970927114244999, 0.1350102813116443, 0.025880566071915242, 0.003392877794539295,
+                      0.000278254924838276, 1.1020610218936406e-5);
+    rest = polynomial(t, -1.3, -1.9702355685921549, -1.4359897286714245, -0.6470472237619896, -0.19594252671347243,
+                         -0.04079061772211269, -0.005717035170897697, -0.0004967362290179632, -2.0767919989054785e-5);
+  }
+  return {p, mul_add(T(kRootOfTwoPi), p, rest)};
+}
+
+// exp(-t²/2)
+template <class T, Reach reach>
+TORCHACT_INLINE Exponential<T, reach> bell(T t) {
+  constexpr Unit<T> half{T(-0.5), -2 * kOne<T>.ln2_hi, -2 * kOne<T>.ln2_lo};
+  const Split<T> square = product(t, t);
+  return Exponential<T, reach>(square.hi, square.lo, half);
 }
 
 // ---- waves, of angles up to 2^20 in float64

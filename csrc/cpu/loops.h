@@ -40,7 +40,7 @@ TORCHACT_INLINE T gradient(T grad_output, math::Scaled<T> derivative) {
   return times(grad_output, derivative);
 }
 
-// Applies `one` to the numbers from 0 to `count`.
+// Applies `one` to the numbers from 0 to `count`. The functions that call it are flattened: GCC would not inline all.
 template <class One>
 TORCHACT_INLINE void for_each(int64_t count, One one) {
 #pragma GCC ivdep
@@ -69,7 +69,8 @@ struct OfOne {
   using C = Computed<Formula, T>;
   using F = Formula<C>;
 
-  static void forward(const void* const* inputs, void* const* outputs, int64_t count, const void* parameters) {
+  [[gnu::flatten]] static void forward(const void* const* inputs, void* const* outputs, int64_t count,
+                                       const void* parameters) {
     const F formula(static_cast<const double*>(parameters));
     const T* x = input<T>(inputs, 0);
     T* y = output<T>(outputs, 0);
@@ -81,7 +82,8 @@ struct OfOne {
       for_each(count, [=](int64_t i) { y[i] = T(formula.value(C(x[i]))); });
   }
 
-  static void backward(const void* const* inputs, void* const* outputs, int64_t count, const void* parameters) {
+  [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
+                                        const void* parameters) {
     const F formula(static_cast<const double*>(parameters));
     const T* grad_output = input<T>(inputs, 0);
     const T* saved = input<T>(inputs, 1);
@@ -104,7 +106,8 @@ struct OfTwo {
   using C = Computed<Formula, T>;
   using F = Formula<C>;
 
-  static void forward(const void* const* inputs, void* const* outputs, int64_t count, const void* parameters) {
+  [[gnu::flatten]] static void forward(const void* const* inputs, void* const* outputs, int64_t count,
+                                       const void* parameters) {
     const F formula(static_cast<const double*>(parameters));
     const T* first = input<T>(inputs, 0);
     const T* second = input<T>(inputs, 1);
@@ -119,7 +122,8 @@ struct OfTwo {
       for_each(count, [=](int64_t i) { y[i] = T(formula.value(C(first[i]), C(second[i]))); });
   }
 
-  static void backward(const void* const* inputs, void* const* outputs, int64_t count, const void* parameters) {
+  [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
+                                        const void* parameters) {
     const F formula(static_cast<const double*>(parameters));
     const T* grad_output = input<T>(inputs, 0);
     const T* first = input<T>(inputs, 1);

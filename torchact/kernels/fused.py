@@ -18,9 +18,9 @@ _COMPUTED = frozenset((torch.float32, torch.float64))
 _FLOATING = _COMPUTED | HALF_TYPES
 
 
-def _takes(input: Tensor) -> bool:
-    """Whether a compiled operator computes this: on the CPU, results for half types are looked up instead."""
-    return input.dtype in (_COMPUTED if input.is_cpu else _FLOATING) and is_served(input)
+def _compiles_for(input: Tensor) -> bool:
+    """Whether there are compiled kernels for this device other than the CPU, and they take this dtype."""
+    return STATUS.cuda and input.is_cuda and input.dtype in _FLOATING
 
 
 def _numbers(parameters: tuple[Any, ...]) -> tuple[float, ...]:
@@ -49,13 +49,26 @@ def fused(
     )
 
 
+# Sparse and nested tensors have no compiled kernel: that they fail costs others no look at their layout.
+
+
 def _forward(
     compiled: Callable[..., Tensor], of_halves: Callable[..., Tensor], otherwise: Callable[..., Tensor]
 ) -> Callable[..., Tensor]:
     def fused_forward(input: Tensor, *parameters: Any) -> Tensor:
-        if _takes(input):
-            return compiled(input, *_numbers(parameters)) if parameters else compiled(input)
-        return (of_halves if input.dtype in HALF_TYPES else otherwise)(input, *parameters)
+        try:
+            if input.is_cpu:
+                if input.dtype in _COMPUTED:
+                    if not parameters:
+                        return compiled(input)
+                    return compiled(input, *_numbers(parameters))
+                if input.dtype in HALF_TYPES:
+                    return of_halves(input, *parameters)
+            elif _compiles_for(input):
+                return compiled(input, *_numbers(parameters))
+        except NotImplementedError:
+            pass
+        return otherwise(input, *parameters)
 
     return fused_forward
 
@@ -64,9 +77,16 @@ def _backward(
     compiled: Callable[..., Tensor], of_halves: Callable[..., Tensor], otherwise: Callable[..., Tensor]
 ) -> Callable[..., Tensor]:
     def fused_backward(grad_output: Tensor, saved: Tensor, *parameters: Any) -> Tensor:
-        if _takes(saved):
+        if saved.is_cpu:
+            if saved.dtype in _COMPUTED:
+                if parameters:
+                    return compiled(grad_output, saved, *_numbers(parameters))
+                return compiled(grad_output, saved)
+            if saved.dtype in HALF_TYPES:
+                return of_halves(grad_output, saved, *parameters)
+        elif _compiles_for(saved):
             return compiled(grad_output, saved, *_numbers(parameters))
-        return (of_halves if saved.dtype in HALF_TYPES else otherwise)(grad_output, saved, *parameters)
+        return otherwise(grad_output, saved, *parameters)
 
     return fused_backward
 
@@ -150,7 +170,8 @@ def fused_normalised(key: str, otherwise: Kernels, *, backward: bool = True) -> 
 
     def takes(input: Tensor, dim: int) -> bool:
         return (
-            input.is_cpu
+            input.numel() >= _LONG
+            and input.is_cpu
             and input.dtype in _FLOATING
             and is_served(input)
             and input.is_contiguous()
