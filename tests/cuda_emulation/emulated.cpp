@@ -1,0 +1,44 @@
+// The kernels for CUDA as a library of C functions that run on the CPU: the very same source, under stand-in headers.
+#include "../../csrc/cuda/kernels.cu"
+
+#include <string_view>
+
+using namespace torchact;
+
+namespace {
+
+int index_of(std::string_view name, std::initializer_list<std::string_view> names) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  return found == names.end() ? -1 : int(found - names.begin());
+}
+
+}  // namespace
+
+// Runs the kernel of a formula; returns null, or what went wrong. Operands are inputs and then outputs, and `strides`
+// has a row of each. Writes how many launches there were, and how many blocks, to `reached`.
+extern "C" const char* run(const char* name, bool backward, int type, int inputs, int outputs, int dimensions,
+                           const int64_t* sizes, const int64_t* strides, void* const* data, const double* parameters,
+                           int64_t most_blocks, int64_t* reached) {
+#define TORCHACT_STRING(key, Formula, parameters) #key,
+  const int elementwise = index_of(name, {TORCHACT_ELEMENTWISE(TORCHACT_STRING)});
+  const int pair = index_of(name, {TORCHACT_PAIRS(TORCHACT_STRING)});
+#undef TORCHACT_STRING
+  if (elementwise < 0 && pair < 0) return "there is no such operator";
+  Operands o;
+  o.inputs = inputs;
+  o.outputs = outputs;
+  o.geometry.dimensions = dimensions;
+  std::copy_n(sizes, dimensions, o.geometry.sizes);
+  for (int i = 0; i < inputs + outputs; ++i) std::copy_n(strides + i * dimensions, dimensions, o.geometry.strides[i]);
+  std::copy_n(data, inputs, o.input);
+  std::copy_n(data + inputs, outputs, o.output);
+  emulation = {};
+  emulation.most_blocks = most_blocks;
+  const Kernel kernel{pair >= 0, pair >= 0 ? pair : elementwise, backward};
+  const char* error = cuda::launch(kernel, cuda::Type(type), o, parameters, nullptr);
+  reached[0] = emulation.launches;
+  reached[1] = emulation.blocks;
+  return error;
+}
+
+extern "C" int64_t divide(int64_t n, int64_t d) { return cuda::Divisor(d).divide(n); }

@@ -1,0 +1,484 @@
+"""The kernels for CUDA: they compile and load; their source, run on the CPU; and, where there is a GPU, themselves."""
+
+import ctypes
+import fcntl
+import math
+import mmap
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.conftest import DTYPES, assert_same, assert_within_ulp
+from torchact.kernels.extension import STATUS, operator_names
+
+ROOT = Path(__file__).parent.parent
+EMULATION = Path(__file__).parent / "cuda_emulation"
+TOOLKITS = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+NVCC = shutil.which("nvcc") or next((t for t in TOOLKITS if t and (Path(t) / "bin" / "nvcc").exists()), None)
+CXX = shutil.which("g++")
+
+#: What the operators' arguments that are numbers are given: numbers that every type has.
+NUMBERS = {
+    "min_val": -0.5,
+    "max_val": 0.75,
+    "negative_slope": 0.25,
+    "threshold": 0.5,
+    "value": -2.0,
+    "alpha": 1.5,
+    "beta": 2.0,
+    "lambd": 0.5,
+    "omega": 3.0,
+    "limit": 1.5,
+    "offset": 1.0,
+}
+#: The formulas that have kernels for CUDA; others of the operators are the CPU's alone.
+FORMULAS = set(re.findall(r"^  X\((\w+),", (ROOT / "csrc" / "activations.h").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def noise(shape, dtype, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def schema(name):
+    return getattr(torch.ops.torchact, name).default._schema
+
+
+def assert_close(actual, expected, ulp):
+    # Near a root a reference cancels, and so does a derivative by the output.
+    assert_within_ulp(actual, expected, ulp, scale=expected.abs() + 0.5)
+
+
+def ulps(dtype):
+    """Return how far a result may be off: half types are rounded once, from float32."""
+    return {torch.float64: 16, torch.float32: 5}.get(dtype, 0.6)
+
+
+# ---- the build
+
+
+@pytest.mark.skipif(NVCC is None or CXX is None, reason="there is no nvcc, or no g++")
+def test_one_library_built_against_any_torch_has_the_kernels_for_both_devices(tmp_path):
+    for folder in ("csrc", "torchact"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    unoptimised = tmp_path / "c++"  # what runs on the CPU is not to be fast here, but soon compiled
+    unoptimised.write_text(f'#!/bin/sh\nexec {CXX} "$@" -O0\n')
+    unoptimised.chmod(0o755)
+    settings = {"TORCHACT_BUILD": "1", "TORCHACT_CUDA": "1", "TORCHACT_CUDA_ARCHITECTURES": "90"}
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    environment = os.environ | settings | {"CXX": str(unoptimised)}
+    built = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-10000:] + built.stderr[-10000:]
+
+    code = """if True:
+        import torch, torchact
+        from torchact.kernels import extension
+        print(torchact.__file__, extension.status().cuda)
+        x = torch.linspace(-2, 2, 9)
+        torch.testing.assert_close(torch.ops.torchact.silu(x), torch.nn.functional.silu(x))
+        for name in extension.operator_names():
+            print(name, torch._C._dispatch_has_kernel_for_dispatch_key(f"torchact::{name}", "CUDA"))
+    """
+    environment = os.environ | {"TORCHACT_KERNELS": "1"}
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+    first, *operators = loaded.stdout.splitlines()
+    assert first == f"{tmp_path / 'torchact' / '__init__.py'} True"
+    for name in ("silu", "silu_backward", "prelu", "prelu_backward", "swiglu_packed", "swiglu_packed_backward"):
+        assert f"{name} True" in operators
+
+
+# ---- the source, emulated: threads run one after the other
+
+
+class Emulated:
+    """The library of the kernels' source under stand-in headers."""
+
+    TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # as csrc/cuda/kernels.h counts them
+
+    def __init__(self, library):
+        self._library = ctypes.CDLL(str(library))
+        self._library.run.restype = ctypes.c_char_p
+        self._library.divide.restype = ctypes.c_int64
+
+    def divide(self, n, d):
+        return self._library.divide(ctypes.c_int64(n), ctypes.c_int64(d))
+
+    def run(self, name, inputs, outputs, numbers=(), most_blocks=2**62):
+        """Run the kernel of an operator, of each launch the last blocks; return how many launches and blocks it has."""
+        operands = [*torch.broadcast_tensors(*inputs), *outputs]
+        shape = operands[0].shape
+        assert all(operand.shape == shape and operand.dtype == inputs[0].dtype for operand in operands)
+        strides = [stride for operand in operands for stride in operand.stride()]
+        reached = (ctypes.c_int64 * 2)()
+        error = self._library.run(
+            name.removesuffix("_backward").encode(),
+            ctypes.c_bool(name.endswith("_backward")),
+            self.TYPES.index(inputs[0].dtype),
+            len(inputs),
+            len(outputs),
+            len(shape),
+            (ctypes.c_int64 * len(shape))(*shape),
+            (ctypes.c_int64 * len(strides))(*strides),
+            (ctypes.c_void_p * len(operands))(*(operand.data_ptr() for operand in operands)),
+            (ctypes.c_double * 3)(*numbers),
+            ctypes.c_int64(most_blocks),
+            reached,
+        )
+        assert error is None, error
+        return tuple(reached)
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    if CXX is None or sys.platform != "linux":
+        pytest.skip("there is no g++")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one for all of them
+    library = folder / "emulated_cuda.so"
+    with (folder / "emulated_cuda.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
+            source = str(EMULATION / "emulated.cpp")
+            command = [CXX, *flags, f"-I{EMULATION}", source, "-o", str(library)]
+            compiled = subprocess.run(command, capture_output=True, text=True)
+            assert compiled.returncode == 0, compiled.stderr[-10000:]
+    return Emulated(library)
+
+
+GUARD = 8  # elements beside an output, of which nothing may be written
+
+
+def guarded(shape, dtype):
+    """Return uninitialised contiguous memory of this shape, and the memory around it."""
+    around = torch.full((math.prod(shape) + 2 * GUARD,), 77.0, dtype=dtype)
+    around[GUARD:-GUARD] = math.nan
+    return around[GUARD:-GUARD].view(shape), around
+
+
+def check(emulated, name, inputs, numbers, reference, ulp):
+    """Compare a kernel with its reference on the same numbers in float64; return its launches and blocks."""
+    expected = reference(*(x.double() for x in torch.broadcast_tensors(*inputs)))
+    outputs = [guarded(result.shape, inputs[0].dtype) for result in expected]
+    reached = emulated.run(name, inputs, [output for output, _ in outputs], numbers)
+    for (output, around), result in zip(outputs, expected, strict=True):
+        assert_close(output, result, ulp)
+        assert bool((torch.cat([around[:GUARD], around[-GUARD:]]) == 77).all())
+    return reached
+
+
+#: Functions of each kind: of one tensor and of two, by their input and by their output, with numbers, with waves.
+FUNCTIONS = {
+    "relu": (functional.relu, ()),
+    "silu": (functional.silu, ()),
+    "hardtanh": (lambda x: functional.hardtanh(x, -0.5, 0.75), (-0.5, 0.75)),
+    "sine": (lambda x: (3 * x).sin(), (3.0,)),
+    "prelu": (lambda x, weight: torch.where(x > 0, x, weight * x), ()),
+    "swiglu": (lambda v, g: v * functional.silu(g), (1.0, math.inf, 0.0)),
+    "learnable_snake": (lambda x, alpha: x + (alpha * x).sin() ** 2 / alpha, ()),
+}
+PAIRS = {"prelu", "swiglu", "learnable_snake"}
+
+
+def gradients(function, numbers):
+    def reference(grad_output, *operands):
+        leaves = [operand.clone().requires_grad_() for operand in operands]
+        return torch.autograd.grad(function(*leaves), leaves, grad_output)
+
+    return reference
+
+
+#: How the operands of a kernel may lie: the first, second or third, by its number.
+LAYOUTS = {
+    "one": lambda dtype, i: noise((1,), dtype, i),
+    "few": lambda dtype, i: noise((5,), dtype, i),
+    "contiguous": lambda dtype, i: noise((4096,), dtype, i),
+    "odd": lambda dtype, i: noise((2, 4099), dtype, i),
+    "unaligned": lambda dtype, i: noise((4100,), dtype, i)[1:],
+    "halves": lambda dtype, i: noise((37, 2, 128), dtype, i)[:, i % 2],
+    "odd halves": lambda dtype, i: noise((37, 2, 101), dtype, i)[:, i % 2],
+    "short rows": lambda dtype, i: noise((67, 2, 4), dtype, i)[:, i % 2],
+    "padded rows": lambda dtype, i: noise((37, 104), dtype, i)[:, :101],
+    "transposed": lambda dtype, i: noise((33, 65), dtype, i).t() if i % 2 else noise((65, 33), dtype, i),
+    "every other": lambda dtype, i: noise((513, 2), dtype, i)[:, 0],
+    "channels last": lambda dtype, i: noise((3, 16, 7, 9), dtype, i).to(memory_format=torch.channels_last),
+    "images and channels": lambda dtype, i: noise(((1, 5, 1, 1) if i else (3, 5, 8, 8)), dtype, i),
+    "rows and one row": lambda dtype, i: noise((1 if i else 37, 128), dtype, i),
+    "tensor and number": lambda dtype, i: noise((1, 1) if i else (37, 101), dtype, i),
+    "number and tensor": lambda dtype, i: noise((37, 101) if i else (1, 1), dtype, i),
+    "ten dimensions": lambda dtype, i: noise((3,) * 10, dtype, i)[(slice(0, 2),) * 10],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_element_is_found_however_tensors_lie(emulated, layout, dtype):
+    for name, (function, numbers) in FUNCTIONS.items():
+        operands = 2 if name in PAIRS else 1
+        forward = [LAYOUTS[layout](dtype, i) for i in range(operands)]
+        check(emulated, name, forward, numbers, lambda *x, f=function: [f(*x)], ulp=16)
+        backward = [LAYOUTS[layout](dtype, i) for i in range(1 + operands)]
+        check(emulated, f"{name}_backward", backward, numbers, gradients(function, numbers), ulp=16)
+
+
+@pytest.mark.parametrize("length", [128, 101])
+def test_gradients_of_halves_go_into_the_halves_of_one_tensor(emulated, length, dtype):
+    x, grad_output = noise((37, 2 * length), dtype), noise((37, length), dtype, 1)
+    grad_input, around = guarded(x.shape, dtype)
+    emulated.run("glu_backward", (grad_output, *x.chunk(2, 1)), grad_input.chunk(2, 1))
+    (expected,) = gradients(lambda x: functional.glu(x, 1), ())(grad_output.double(), x.double())
+    assert_close(grad_input, expected, ulp=4)
+    assert bool((torch.cat([around[:GUARD], around[-GUARD:]]) == 77).all())
+
+
+@pytest.mark.parametrize(
+    ("layout", "rows", "row"),
+    [("contiguous", 1, 4096), ("odd", 1, 8198), ("halves", 37, 128), ("padded rows", 37, 101)],
+)
+def test_what_lies_side_by_side_is_read_in_vectors(emulated, layout, rows, row, dtype):
+    at_a_time, per_block = (4 if dtype == torch.float64 else 8), 128
+    for operands, name, per_thread in ((1, "relu", 2), (2, "relu_backward", 1), (2, "swiglu", 1)):
+        inputs = [LAYOUTS[layout](dtype, i) for i in range(operands)]
+        output, _ = guarded(inputs[0].shape, dtype)
+        if layout == "padded rows":
+            output = LAYOUTS[layout](dtype, 0)
+        parts = rows * math.ceil(row / at_a_time)
+        numbers = (1.0, math.inf, 0.0)
+        assert emulated.run(name, inputs, [output], numbers) == (1, math.ceil(parts / (per_block * per_thread)))
+
+
+@pytest.mark.parametrize("layout", ["unaligned", "odd halves", "every other"])
+def test_what_is_not_aligned_or_not_side_by_side_is_read_one_by_one(emulated, layout, dtype):
+    x = LAYOUTS[layout](dtype, 1)
+    output, _ = guarded(x.shape, dtype)
+    assert emulated.run("relu", [x], [output]) == (1, math.ceil(x.numel() / 256))
+
+
+def test_tensors_of_many_dimensions_take_several_launches(emulated):
+    x = LAYOUTS["ten dimensions"](torch.float32, 0)
+    assert emulated.run("relu", [x], [torch.empty_like(x)])[0] == 4
+
+
+def test_division_by_multiplication_is_exact(emulated):
+    numbers = random.Random(0)
+    ends = [1, 2, 3, 7, 2**31 - 1, 2**32, 2**32 + 1, 2**62, 2**62 + 1, 2**63 - 1]
+    divisors = ends + [numbers.randrange(1, 2 ** numbers.randrange(1, 64)) for _ in range(100)]
+    for d in divisors:
+        dividends = [0, d - 1, d, 2**63 - 1, (2**63 - 1) // d * d, max((2**63 - 1) // d * d - 1, 0)]
+        for n in dividends + [numbers.randrange(2**63) for _ in range(20)]:
+            assert emulated.divide(n, d) == n // d
+
+
+def reserved(elements):
+    """Return bfloat16 memory of which only what is written to takes any."""
+    no_reserve = 0x4000
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
+        memory = mmap.mmap(-1, 2 * elements, flags=flags)
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    except (OSError, ValueError) as error:
+        pytest.skip(f"memory cannot be reserved: {error}")
+    return torch.frombuffer(memory, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "halves", "every other"])
+def test_more_elements_than_32_bits_count(emulated, layout):
+    many = 2**32 + 2**12 + 5
+    if layout == "contiguous":
+        x, y = reserved(many), reserved(many)
+    elif layout == "halves":
+        x, y = reserved(2**33 + 2**20).view(-1, 2, 2**10)[:, 1], reserved(2**32 + 2**19).view(-1, 2**10)
+    else:
+        x, y = reserved(2 * many)[::2], reserved(many)
+    assert x.numel() > 2**32
+    last = x[-1000:] if x.dim() == 1 else x[-1:]
+    last.copy_(noise(last.shape, torch.bfloat16))
+    emulated.run("silu", [x], [y], most_blocks=8)
+    assert_close(y[-len(last) :], functional.silu(last.double()), ulp=0.6)
+
+
+def formula(name):
+    """Return the name of the formula that an operator computes."""
+    return name.removesuffix("_backward").removesuffix("_packed")
+
+
+NAMES = [name for name in operator_names() if formula(name) in FORMULAS] if STATUS.loaded else []
+
+
+def arguments(name, dtype, shape=(6, 130)):
+    """Return arguments for an operator: its tensors, and what else it takes."""
+    tensors = [argument.name for argument in schema(name).arguments if str(argument.type) == "Tensor"]
+    rest = [argument.name for argument in schema(name).arguments if str(argument.type) != "Tensor"]
+    halves = "dim" in rest
+    shapes = [(*shape[:-1], shape[-1] // 2) if halves and argument == "grad_output" else shape for argument in tensors]
+    others = [{"dim": -1, "gate_first": True}.get(argument, NUMBERS.get(argument)) for argument in rest]
+    return [noise(shape, dtype, i) for i, shape in enumerate(shapes)], others
+
+
+def results(name, tensors, others):
+    """Return a list of what an operator returns."""
+    returned = getattr(torch.ops.torchact, name)(*tensors, *others)
+    return [returned] if isinstance(returned, torch.Tensor) else list(returned)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "packed" not in name])
+def test_every_formula_gives_what_it_gives_on_the_cpu(emulated, name, dtype):
+    tensors, numbers = arguments(name, dtype)
+    check(emulated, name, tensors, numbers, lambda *x: results(name, x, numbers), ulps(dtype))
+
+
+# ---- on a GPU
+
+on_gpu = pytest.mark.skipif(
+    not (STATUS.cuda and torch.cuda.is_available()), reason="there is no GPU, or no kernels for it"
+)
+
+
+def to(device, tensors):
+    return [tensor.to(device) for tensor in tensors]
+
+
+def moved(x):
+    """Return a tensor on the GPU that lies in its memory as ``x`` does; a copy by ``cuda`` would be dense."""
+    there = torch.empty(0, dtype=x.dtype, device="cuda")
+    return there.set_(x.untyped_storage().cuda(), x.storage_offset(), x.size(), x.stride())
+
+
+@on_gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_gpu_every_operator_gives_what_the_cpu_gives_in_float64(name, dtype):
+    for shape in ((6, 130), (3, 256), (1, 2), (0, 4), (1000, 1026)):
+        tensors, others = arguments(name, dtype, shape)
+        expected = results(name, to(torch.float64, tensors), others)
+        actual = results(name, to("cuda", tensors), others)
+        for result, reference in zip(actual, expected, strict=True):
+            assert (result.device.type, result.dtype) == ("cuda", dtype)
+            assert_close(result.cpu(), reference, ulps(dtype))
+
+
+@on_gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_gpu_no_number_gives_what_it_does_not_give_on_the_cpu(name):
+    ends = [0.0, -0.0, math.inf, -math.inf, math.nan, 3e38, -3e38, 1e-38, -1e-38, 1e-45]
+    for dtype in (torch.float32, torch.bfloat16):
+        tensors, others = arguments(name, dtype, (len(ends), 2))
+        tensors[-1][:, 0] = torch.tensor(ends, dtype=torch.float64).to(dtype)
+        actual = results(name, to("cuda", tensors), others)
+        for result, reference in zip(actual, results(name, tensors, others), strict=True):
+            assert_same(result.cpu().isnan(), reference.isnan())
+            assert_same(result.cpu().isinf(), reference.isinf())
+
+
+@on_gpu
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_on_a_gpu_tensors_may_lie_in_any_way(layout, dtype):
+    for name, (function, numbers) in FUNCTIONS.items():
+        operands = 2 if name in PAIRS else 1
+        inputs = [LAYOUTS[layout](dtype, i) for i in range(1 + operands)]
+        there = [moved(x) for x in inputs]
+        wide = to(torch.float64, inputs)
+        (value,) = results(name, there[1:], numbers)
+        assert_close(value.cpu(), function(*torch.broadcast_tensors(*wide[1:])), ulp=16)
+        expected = gradients(function, numbers)(*torch.broadcast_tensors(*wide))
+        for gradient, reference in zip(results(f"{name}_backward", there, numbers), expected, strict=True):
+            assert_close(gradient.cpu(), reference, ulp=16)
+
+
+@on_gpu
+def test_on_a_gpu_results_lie_as_torch_s_own_do():
+    x = noise((2, 16, 7, 9), torch.float32).cuda().to(memory_format=torch.channels_last)
+    for view in (x, x.transpose(1, 3), x[:, ::2], x[:, :, 1:]):
+        assert_same(torch.ops.torchact.relu(view), view.relu())
+
+
+@on_gpu
+def test_on_a_gpu_kernels_run_on_the_stream_that_is_current():
+    x = torch.zeros(2**26, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)  # on the default stream, a kernel would not wait for this
+        x.fill_(1.0)
+        y = torch.ops.torchact.silu(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    assert_close(y[-5:].cpu(), functional.silu(torch.ones(5, dtype=torch.float64)), ulp=4)
+
+
+@on_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+def test_on_a_second_gpu_kernels_run_where_their_tensors_are():
+    x = noise((1001,), torch.float32).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    y = torch.ops.torchact.silu(x)
+    assert (y.device.index, torch.cuda.current_device()) == (1, 0)
+    assert_close(y.cpu(), functional.silu(x.cpu().double()), ulp=4)
+    with pytest.raises(RuntimeError, match="expected a tensor on the device of the other operands"):
+        torch.ops.torchact.silu_backward(x.to("cuda:0"), x)
+
+
+@on_gpu
+def test_on_a_gpu_calls_can_be_captured_in_a_graph():
+    x, grad_output = noise((2, 4096), torch.bfloat16).cuda()
+    view = x[1:]
+
+    def calls():
+        y = torch.ops.torchact.silu(x)
+        return y, torch.ops.torchact.silu_backward(grad_output, x), torch.ops.torchact.sine(view, 3.0)
+
+    warm_up = torch.cuda.Stream()
+    warm_up.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm_up):
+        calls()
+    torch.cuda.current_stream().wait_stream(warm_up)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = calls()
+    x.copy_(noise((4096,), torch.bfloat16, 1))
+    graph.replay()
+    for result, expected in zip(captured, calls(), strict=True):
+        assert_same(result, expected)
+
+
+@on_gpu
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_on_a_gpu_training_under_autocast(half):
+    import torchact
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torchact.SwiGLU(), torch.nn.Linear(64, 64), torchact.SiLU())
+    model.cuda()
+    x = torch.randn(32, 64, device="cuda")
+    with torch.autocast("cuda", half):
+        y = model(x)
+    assert y.dtype == half
+    y.float().square().mean().backward()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
+
+
+@on_gpu
+@pytest.mark.parametrize("layout", ["contiguous", "unaligned", "halves"])
+def test_on_a_gpu_more_elements_than_32_bits_count(layout):
+    many = 2**32 + 2**12 + 8
+    if torch.cuda.mem_get_info()[0] < 5 * many * 2:
+        pytest.skip("the GPU has too little memory")
+    x = torch.empty(2 * many if layout == "halves" else many + 1, dtype=torch.bfloat16, device="cuda").fill_(0.5)
+    x = {"contiguous": x[:many], "unaligned": x[1:], "halves": x.view(-1, 2, 8)[:, 1]}[layout]
+    last = noise(x[-1000:].shape, torch.bfloat16)
+    x[-1000:] = last.cuda()
+    y = torch.ops.torchact.silu(x)
+    assert_close(y[-1000:].cpu(), functional.silu(last.double()), ulp=0.6)
+    assert_close(y[:1000].cpu(), functional.silu(x[:1000].cpu().double()), ulp=0.6)
+
+
+def test_types_are_counted_as_in_the_kernels():
+    assert set(Emulated.TYPES) == set(DTYPES)
