@@ -1,16 +1,18 @@
 """torch's own operators with torchact's kernels: models that people already have, faster on the CPU and unchanged.
 
 After :func:`accelerate`, ``torch.tanh``, ``nn.GELU``, ``F.silu`` and the others of :data:`OPERATORS` run the compiled
-kernels, wherever in a model they are called, in-place forms included; autograd, functorch, checkpointing and autocast are
-torch's, untouched, and ``torch.compile`` goes on generating its own code. What the kernels do not serve (complex and
-integer tensors, among others) goes on to torch's own. Results are those of ``torchact.functional``.
+kernels, wherever in a model they are called, in-place forms included. Autograd, functorch, checkpointing and autocast
+are torch's, untouched, and ``torch.compile`` goes on generating its own code. What the kernels do not serve (complex
+and integer tensors, among others) goes on to torch's own; errors that those raise arrive as ``RuntimeError``. Results
+are those of ``torchact.functional``.
 
-Not covered are operators that take a ``Scalar`` (``elu``, ``celu``, ``leaky_relu``, ``softplus``, ``hardtanh``, ``threshold``),
-which torch's stable ABI cannot implement; ``selu``, which is composed of ``elu``, and would lose its gradient; and forms
-that write into a given tensor (``out=``), which serve as the way to torch's own.
+Not covered are operators that take a ``Scalar`` (``elu``, ``celu``, ``leaky_relu``, ``softplus``, ``hardtanh``,
+``threshold``), which torch's stable ABI cannot implement; ``selu``, which is composed of ``elu``, and would lose its
+gradient; forms that write into a given tensor (``out=``), which serve as the way to torch's own; and the derivatives of
+tanh, sigmoid and logsigmoid, which run as fast as memory does.
 
-torch warns on the standard error stream when an operator's kernel is replaced, once a process, since two libraries that do so
-would be in each other's way. Here that is what was asked for, and the warning is kept from the user.
+torch warns on the standard error stream when an operator's kernel is replaced, once a process, since two libraries that
+do so would be in each other's way. Here that is what was asked for, and the warning is kept from the user.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ class PairFunction(ActivationFunction):
         cls._state("backward_kernel", backward_kernel)
         if cls.activation.kind == "gated":
             attributes = {"activation": cls.activation, "__module__": cls.__module__, "__doc__": cls.__doc__}
-            cls.packed = type(PackedFunction)(f"Packed{cls.__name__}", (PackedFunction,), attributes)
+            cls.packed = _DirectBackward(f"Packed{cls.__name__}", (PackedFunction,), attributes)  # type: ignore[assignment]
 
     @classmethod
     def call(cls, first: Tensor, second: Tensor, *parameters: Any) -> Tensor:

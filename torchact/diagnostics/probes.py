@@ -127,10 +127,11 @@ class Probe:
 
     def _count_saturated(self, slope: _Slope, module: nn.Module, input: Tensor) -> Tensor:
         """Return (saturated, count) as a vector."""
-        intervals = None if _is_compiling() or not kernels.is_one_pass(input) else slope.intervals(self._saturated_below)
-        if intervals is not None:
-            reduced = statistics.reduce_tensor(input, intervals)
-            return torch.stack((reduced[statistics.SATURATED], reduced[0]))
+        if not _is_compiling() and kernels.is_one_pass(input):
+            intervals = slope.intervals(self._saturated_below)
+            if intervals is not None:
+                reduced = statistics.reduce_tensor(input, intervals)
+                return torch.stack((reduced[statistics.SATURATED], reduced[0]))
         steepness, greatest = slope(module, input)
         saturated = torch.count_nonzero(steepness <= self._saturated_below * greatest)
         return torch.stack((saturated, torch.full_like(saturated, input.numel()))).double()
@@ -170,7 +171,7 @@ class _Slope:
         self.greatest = 0.0 if math.isinf(greatest) else greatest  # beside an infinite slope, none is small but 0
 
     def intervals(self, fraction: float) -> Tensor | None:
-        """Return where |φ'| is at most this fraction of its greatest, if that is some intervals, the same at every call."""
+        """Return where |φ'| is at most this fraction of its greatest, if those are intervals that do not change."""
         if self.learnt or not self.activation.elementwise:
             return None
         return saturation.saturated_intervals(self.activation, tuple(sorted(self.fixed.items())), fraction)

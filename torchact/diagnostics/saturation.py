@@ -1,4 +1,4 @@
-"""Where an activation is saturated, as intervals: found once in the catalogue's derivative, so that counting is one pass."""
+"""Where an activation is saturated, as intervals: found once, so that counting saturated inputs is one pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_INTERVALS = 8
 def saturated_intervals(
     activation: Activation, parameters: tuple[tuple[str, Any], ...], fraction: float
 ) -> Tensor | None:
-    """Return the intervals in which |φ'(z)| is at most a fraction of max |φ'|; where that is infinite, in which it is 0.
+    """Return the intervals in which |φ'(z)| is at most a fraction of max |φ'|; if that is infinite, in which it is 0.
 
     Args:
         activation: an elementwise activation.
@@ -29,7 +29,7 @@ def saturated_intervals(
         fraction: that fraction.
 
     Returns:
-        float64 numbers of shape (2, n), the lower ends and the upper ends, infinite where the interval is; or None where
+        float64 numbers of shape (2, n), the lower ends and the upper ends, infinite where the interval is; or None if
         there are too many intervals, as of a wave.
     """
     chosen = dict(parameters)

@@ -1,7 +1,8 @@
 """Sufficient statistics of tensors: reduced on the device, merged by addition, read on the host.
 
 A tensor is summarised by its count, sum, sum of squares, zeros, non-finite, subnormal and saturated values and largest
-magnitude; where the compiled kernels take it, in one pass. Statistics of two tensors merge into those of both together, so calls, micro-batches and ranks can be merged in any order.
+magnitude; where the compiled kernels take it, in one pass. Statistics of two tensors merge into those of both together,
+so calls, micro-batches and ranks can be merged in any order.
 
 Sums are in float64, so that a norm does not underflow: in float32 the squares of values below 1e-23 are zero.
 """

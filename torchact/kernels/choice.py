@@ -152,9 +152,7 @@ PAIR_KERNELS: Mapping[str, Kernels] = MappingProxyType(
 #: Of gated units whose halves are packed.
 PACKED_KERNELS: Mapping[str, Kernels] = MappingProxyType(
     {
-        **{
-            key: fused_packed(key, of_halves(PAIR_KERNELS[key])) for key in ("glu", "reglu", "swiglu", "bilinear")
-        },
+        **{key: fused_packed(key, of_halves(PAIR_KERNELS[key])) for key in ("glu", "reglu", "swiglu", "bilinear")},
         "geglu": _by_name(
             {
                 "none": fused_packed("geglu", _with("none", of_halves(PAIR_KERNELS["geglu"]))),

@@ -61,9 +61,7 @@ def operator(name: str) -> Callable[..., Any]:
 def is_served(tensor: Tensor) -> bool:
     """Whether compiled operators take this tensor, if they are there and take its dtype."""
     return (
-        (tensor.is_cpu or (STATUS.cuda and tensor.is_cuda))
-        and tensor.layout is torch.strided
-        and not tensor.is_nested
+        (tensor.is_cpu or (STATUS.cuda and tensor.is_cuda)) and tensor.layout is torch.strided and not tensor.is_nested
     )
 
 

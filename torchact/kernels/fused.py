@@ -28,9 +28,7 @@ def _numbers(parameters: tuple[Any, ...]) -> tuple[float, ...]:
     return tuple(math.inf if parameter is None else float(parameter) for parameter in parameters)
 
 
-def fused(
-    name: str, otherwise: Kernels, of_halves: Kernels, *, forward: bool = True, backward: bool = True
-) -> Kernels:
+def fused(name: str, otherwise: Kernels, of_halves: Kernels, *, forward: bool = True, backward: bool = True) -> Kernels:
     """Return the compiled kernels of a function of one tensor.
 
     Args:
@@ -117,9 +115,7 @@ def fused_pair(name: str, otherwise: Kernels, *, sums: bool = False) -> Kernels:
             return compiled_forward(first, second, *_numbers(parameters))
         return otherwise.forward(first, second, *parameters)
 
-    def fused_backward(
-        grad_output: Tensor, first: Tensor, second: Tensor, *parameters: Any
-    ) -> tuple[Tensor, Tensor]:
+    def fused_backward(grad_output: Tensor, first: Tensor, second: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
         if takes(first, second) and grad_output.dtype is first.dtype:
             if sums and first.dtype in HALF_TYPES:
                 grad_output, first, second = grad_output.float(), first.float(), second.float()
@@ -149,9 +145,7 @@ def fused_packed(name: str, otherwise: Kernels) -> Kernels:
             return compiled_forward(input, dim, gate == "first", *_numbers(parameters))
         return otherwise.forward(input, dim, gate, *parameters)  # which raises, if it is not the dtype
 
-    def fused_backward(
-        grad_output: Tensor, input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any
-    ) -> Tensor:
+    def fused_backward(grad_output: Tensor, input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any) -> Tensor:
         if takes(input, dim, gate) and grad_output.dtype is input.dtype:
             return compiled_backward(grad_output, input, dim, gate == "first", *_numbers(parameters))
         return otherwise.backward(grad_output, input, dim, gate, *parameters)

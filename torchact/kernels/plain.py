@@ -1,8 +1,8 @@
 """The kernels that need nothing compiled: torch's operators where they are accurate, else the catalogue's formulas.
 
-Many of torch's operators are not: they cancel, overflow or flush to zero (``python -m benchmarks accuracy`` shows how far
-off each is). In place of those the formula is evaluated in float64 and rounded once, or, of many numbers of 16 bits,
-looked up in a table of all 65,536 results. Elsewhere than on the CPU torch's operators run, unless they give NaN.
+Many of torch's operators are not: they cancel, overflow or flush to zero (``python -m benchmarks accuracy`` shows how
+far off each is). In place of those the formula is evaluated in float64 and rounded once, or, of many numbers of 16
+bits, looked up in a table of all 65,536 results. Elsewhere than on the CPU torch's operators run, unless they give NaN.
 """
 
 from __future__ import annotations

@@ -145,10 +145,8 @@ def of_halves(pair: Kernels) -> Kernels:
     def forward(input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any) -> Tensor:
         return pair.forward(*catalogue.halves(input, dim, gate), *parameters)
 
-    def backward(
-        grad_output: Tensor, input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any
-    ) -> Tensor:
-        gradients = pair.backward(grad_output, *catalogue.halves(input, dim, gate), *parameters)
-        return torch.cat(catalogue.in_order(*gradients, gate), dim).to(input.dtype)
+    def backward(grad_output: Tensor, input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any) -> Tensor:
+        by_value, by_gate = pair.backward(grad_output, *catalogue.halves(input, dim, gate), *parameters)
+        return torch.cat(catalogue.in_order(by_value, by_gate, gate), dim).to(input.dtype)
 
     return Kernels(forward, backward)
