@@ -1,11 +1,16 @@
-# `make demo` and `make test` work from a bare clone: they need Python 3.10 or newer, with venv, and make.
+# `make demo` and `make test` work from a bare clone: they need Python 3.10 or newer, with venv, and make. With a C++
+# compiler the fused kernels are built too, and `make test` fails where they cannot be.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+KERNELS := torchact/_kernels.abi3.so
+HAS_COMPILER := $(shell command -v $(firstword $(CXX)))
 RUN := runs/depth
+# What is tested once more without the fused kernels; compiled code does not use them.
+WITHOUT_KERNELS := tests/test_autograd.py tests/test_functional.py tests/test_kernels.py tests/test_pairs.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo tensorboard test lint docs benchmark clean
+.PHONY: help demo tensorboard test lint docs benchmark wheel clean
 
 help:
 	@echo "make demo         train deep networks on real digits and see their gradients vanish, in pictures and TensorBoard"
@@ -13,9 +18,10 @@ help:
 	@echo "make tensorboard  open the dashboard of the last demo"
 	@echo "make docs         build the documentation, a page for each activation, in docs/_build/html"
 	@echo "make benchmark    measure what a call costs beside torch's own"
+	@echo "make wheel        build a wheel in dist/, with the fused kernels where there is a C++ compiler"
 	@echo "make clean        remove the environment and everything that was made"
 
-demo: $(INSTALLED)
+demo: $(INSTALLED) $(KERNELS)
 	$(BIN)/python -m experiments depth --out $(RUN)
 	@if [ -t 1 ]; then $(MAKE) --no-print-directory tensorboard; fi
 
@@ -23,8 +29,13 @@ tensorboard: $(INSTALLED)
 	@echo "Serving TensorBoard; Ctrl-C ends it."
 	$(BIN)/tensorboard --logdir $(RUN)/tensorboard
 
-test: $(INSTALLED) lint
-	$(BIN)/python -m pytest --numprocesses auto
+ifneq ($(HAS_COMPILER),)
+test: export TORCHACT_BUILD ?= 1
+endif
+test: $(INSTALLED) $(KERNELS) lint
+	@$(BIN)/python -c 'import torchact; print(torchact.kernels.status())'
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	TORCHACT_KERNELS=0 $(BIN)/python -m pytest --numprocesses auto -k "not compile" $(WITHOUT_KERNELS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -32,20 +43,32 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED)
+docs: $(INSTALLED) $(KERNELS)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
 	@echo "The documentation is in docs/_build/html/index.html."
 
-benchmark: $(INSTALLED)
+benchmark: $(INSTALLED) $(KERNELS)
 	$(BIN)/python -m benchmarks overhead
 
+wheel: $(INSTALLED)
+	@rm -rf build/lib* build/bdist*
+	@$(BIN)/python -c 'from setuptools.build_meta import build_wheel; \
+		print("dist/" + build_wheel("dist", {"--global-option": "--quiet"}))'
+
 clean:
-	rm -rf .venv build dist runs docs/_build docs/activations docs/project *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist torchact/*.so runs docs/_build docs/activations docs/project *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "torchact needs Python 3.10 or newer, and $(PYTHON) is older; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[development]'
+	TORCHACT_BUILD=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+		--editable '.[development]'
 	@touch $@
+
+# They are built when torch is there, and again when their sources have changed. Where they cannot be built, this file is
+# not made, and the next call tries again.
+$(KERNELS): $(INSTALLED) setup.py $(wildcard csrc/* csrc/*/*)
+	@rm -f $@
+	@$(BIN)/python setup.py --quiet build_ext --inplace

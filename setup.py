@@ -2,12 +2,12 @@
 
 The fused kernels use torch's stable ABI, of which only the headers are needed, found on disk. What decides:
 
-- ``TORCHACT_BUILD``: ``auto`` builds them where torch's headers and a C++ compiler are there and installs pure Python
-  where not; ``1`` fails where they cannot be built; ``0`` leaves them out.
+- ``TORCHACT_BUILD``: ``auto`` builds them where torch's headers and a C++ compiler are there, and makes a pure-Python
+  package where not; ``1`` fails where they cannot be built; ``0`` leaves them out.
 - ``TORCHACT_CUDA``: ``auto`` builds those for CUDA too where nvcc and a torch with CUDA are there; ``1`` asks for nvcc
-  alone; ``0`` leaves them out.
+  alone, and fails without; ``0`` leaves them out.
 - ``TORCHACT_CUDA_ARCHITECTURES``: for which GPUs, by default ``80;90;100;120``.
-- ``TORCHACT_TORCH``: the folder of the torch whose headers to use.
+- ``TORCHACT_TORCH``: the folder of the torch whose headers to use, by default that of the installed one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
@@ -46,6 +50,7 @@ DEVELOPMENT = [
 
 BUILD = os.environ.get("TORCHACT_BUILD", "auto")
 CUDA = os.environ.get("TORCHACT_CUDA", "auto")
+TORCH = os.environ.get("TORCHACT_TORCH")
 CUDA_ARCHITECTURES = os.environ.get("TORCHACT_CUDA_ARCHITECTURES", "80;90;100;120").replace(",", ";").split(";")
 for name, value in (("TORCHACT_BUILD", BUILD), ("TORCHACT_CUDA", CUDA)):
     if value not in ("auto", "0", "1"):
@@ -53,7 +58,11 @@ for name, value in (("TORCHACT_BUILD", BUILD), ("TORCHACT_CUDA", CUDA)):
 
 STABLE_ABI = "0x020a000000000000"  # what torch 2.10 has, and every later one
 LIMITED_API = "0x030a0000"  # what Python 3.10 has, and every later one
+HAS_LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
+SOURCES = ["csrc/library.cpp", "csrc/accelerate.cpp", "csrc/cpu/run.cpp", "csrc/cpu/baseline.cpp"]
+X86_SOURCES = ["csrc/cpu/avx2.cpp", "csrc/cpu/avx512.cpp"]
+CUDA_SOURCES = ["csrc/cuda/run.cpp", "csrc/cuda/kernels.cu"]
 FLAGS = [
     "-std=c++20",
     "-O3",
@@ -79,21 +88,37 @@ class CannotBuild(Exception):
     """Why the kernels are left out."""
 
 
+def why(error: Exception) -> str:
+    """Return the reason of a failed build without the compiler's whole command."""
+    if isinstance(error, CannotBuild):
+        return str(error)
+    failed = error.__context__
+    if isinstance(failed, subprocess.CalledProcessError):
+        return f"{failed.cmd[0]} failed; what it said is above"
+    return f"{type(error).__name__}: {error}"
+
+
 def torch_folder() -> Path:
     """Return the folder of the installed torch; in pip's isolated environment, that of the interpreter outside."""
     spec = importlib.util.find_spec("torch")
-    places = [os.environ.get("TORCHACT_TORCH"), *((spec and spec.submodule_search_locations) or ())]
-    places += [Path(sysconfig.get_path(key)) / "torch" for key in ("purelib", "platlib")]
-    found = [Path(place) for place in places if place and (Path(place) / "version.py").is_file()]
-    for folder in found:
-        if (folder / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
-            return folder
-    raise CannotBuild("torch 2.10 or newer is not installed" if not found else f"{found[0]} has no stable headers")
+    places = [*((spec and spec.submodule_search_locations) or ())]
+    places += [str(Path(sysconfig.get_path(key), "torch")) for key in ("purelib", "platlib")]
+    if TORCH:
+        places = [TORCH]
+    folder = next((Path(place) for place in places if Path(place, "version.py").is_file()), None)
+    if folder is None:
+        raise CannotBuild(f"TORCHACT_TORCH: there is no torch in {TORCH!r}" if TORCH else "torch is not installed")
+    version = torch_says(folder, r"^__version__ = '((\d+)\.(\d+).*)'$")
+    if version is None or (int(version[2]), int(version[3])) < (2, 10):
+        raise CannotBuild(f"torch {version[1] if version else 'of unknown version'} is older than 2.10")
+    if not (folder / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
+        raise CannotBuild(f"torch in {folder} has no headers")
+    return folder
 
 
-def torch_has_cuda(folder: Path) -> bool:
-    """Whether this torch was built for CUDA."""
-    return re.search(r"^cuda\b.*= '", (folder / "version.py").read_text(encoding="utf-8"), re.M) is not None
+def torch_says(folder: Path, pattern: str) -> re.Match[str] | None:
+    """Return the line that fits in what torch knows about itself."""
+    return re.search(pattern, (folder / "version.py").read_text(encoding="utf-8"), re.M)
 
 
 def cuda_home() -> Path | None:
@@ -105,79 +130,105 @@ def cuda_home() -> Path | None:
     return next((Path(home) for home in homes if home and (Path(home) / "bin" / "nvcc").exists()), None)
 
 
-def kernels() -> Iterator[Extension]:
-    """Yield the extension with the fused kernels."""
-    torch = torch_folder()
-    sources = ["csrc/library.cpp", "csrc/accelerate.cpp", "csrc/cpu/run.cpp", "csrc/cpu/baseline.cpp"]
-    macros = [("TORCH_TARGET_VERSION", STABLE_ABI), ("Py_LIMITED_API", LIMITED_API)]
-    libraries, folders = ["torch_cpu", "c10"], [torch / "lib"]
-    if X86:
-        sources += ["csrc/cpu/avx2.cpp", "csrc/cpu/avx512.cpp"]
-        macros.append(("TORCHACT_X86", "1"))
-    home = cuda_home() if CUDA == "1" or (CUDA == "auto" and torch_has_cuda(torch)) else None
-    if home is not None:
-        sources += ["csrc/cuda/run.cpp", "csrc/cuda/kernels.cu"]
-        macros.append(("TORCHACT_CUDA", "1"))
-        libraries += ["cudart_static", "dl", "rt", "pthread"]
-        folders.append(home / "lib64")
-    elif CUDA == "1":
-        raise CannotBuild("TORCHACT_CUDA=1, but there is no nvcc")
-    yield Extension(
-        "torchact._kernels",
-        sources,
-        depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
-        include_dirs=[str(torch / "include")],
-        library_dirs=[str(folder) for folder in folders],
-        libraries=libraries,
-        define_macros=macros,
-        extra_compile_args=FLAGS,
-        py_limited_api=True,
-    )
+def wanted_cuda(torch: Path) -> Path | None:
+    """Return the folder of the CUDA toolkit to build kernels with, or None for those of the CPU alone."""
+    home = cuda_home() if CUDA == "1" or (CUDA == "auto" and torch_says(torch, r"^cuda\b.*= '")) else None
+    if home is None and CUDA == "1":
+        raise CannotBuild("there is no nvcc")
+    return home
 
 
-def extensions() -> list[Extension]:
-    """Return what is to be compiled: the kernels, or nothing."""
-    if BUILD == "0":
-        return skipped("TORCHACT_BUILD=0")
-    try:
-        return list(kernels())
-    except CannotBuild as reason:
-        return skipped(str(reason))
-
-
-def skipped(reason: str) -> list[Extension]:
-    """Say in one line why there are no kernels, or fail where they were asked for."""
-    if BUILD == "1":
-        raise SystemExit(f"torchact: TORCHACT_BUILD=1, but the fused kernels cannot be built: {reason}")
-    print(f"torchact: pure-Python package without fused kernels: {reason}", file=sys.stderr)
-    return []
+def add_what_to_compile(kernels: Extension, torch: Path, cuda: Path | None) -> None:
+    """Say what the extension is compiled from, and with what: the headers of ``torch``, and the CUDA toolkit if any."""
+    kernels.sources = [*SOURCES, *(X86_SOURCES if X86 else ()), *(CUDA_SOURCES if cuda else ())]
+    kernels.define_macros = [("TORCH_TARGET_VERSION", STABLE_ABI), ("Py_LIMITED_API", LIMITED_API)]
+    kernels.define_macros += [("TORCHACT_X86", "1")] if X86 else []
+    kernels.define_macros += [("TORCHACT_CUDA", "1")] if cuda else []
+    kernels.include_dirs = [str(torch / "include")]
+    kernels.library_dirs = [str(torch / "lib"), *([str(cuda / "lib64")] if cuda else ())]
+    kernels.libraries = ["torch_cpu", "c10", *(["cudart_static", "dl", "rt", "pthread"] if cuda else ())]
 
 
 class BuildKernels(build_ext):
-    """Compiles each file with its own flags, CUDA sources with nvcc, and goes on without kernels where it fails."""
+    """Compiles the kernels, each file with its own flags and all at once; where it cannot, it leaves them out."""
 
-    def build_extensions(self) -> None:
-        compile_one = self.compiler._compile
-
-        def compile_with_its_flags(
-            obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp_opts: list[str]
-        ) -> None:
-            if ext == ".cu":
-                self.spawn([*nvcc_command(), "-c", src, "-o", obj])
-            else:
-                compile_one(obj, src, ext, cc_args, [*extra, *FLAGS_OF_FILE.get(Path(src).name, ())], pp_opts)
-
-        self.compiler._compile = compile_with_its_flags
-        self.compiler.src_extensions.append(".cu")
-        super().build_extensions()
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # what was built before may have been for another torch, or without CUDA
 
     def build_extension(self, ext: Extension) -> None:
+        """Build the kernels or leave them out, and say so in one line; ``pip install -v`` shows it."""
+        try:
+            devices = self.build_kernels(ext)
+        except Exception as error:  # a missing compiler, headers of another version, a full disk, …
+            self.leave_out(ext, why(error))
+        else:
+            say(f"package with fused kernels for {devices}")
+
+    def build_kernels(self, ext: Extension) -> str:
+        if BUILD == "0":
+            raise CannotBuild("TORCHACT_BUILD=0")
+        if sys.platform == "win32":
+            raise CannotBuild("they are written for GCC and Clang")
+        if not HAS_LIMITED_API:
+            raise CannotBuild("a Python without a global interpreter lock has no limited API")
+        torch = torch_folder()
+        cuda = wanted_cuda(torch)
+        try:
+            self.compile_and_link(ext, torch, cuda)
+        except Exception as error:
+            if cuda is None or CUDA == "1":
+                raise
+            say(f"no kernels for CUDA: {why(error)}")
+            cuda = None
+            self.compile_and_link(ext, torch, cuda)
+        return "CPU and CUDA" if cuda else "CPU"
+
+    def compile_and_link(self, ext: Extension, torch: Path, cuda: Path | None) -> None:
+        add_what_to_compile(ext, torch, cuda)
+        compile_alike = self.compiler.compile
+
+        def compile_one(source: str, *, extra_postargs: list[str], output_dir: str, **options: Any) -> list[str]:
+            if source.endswith(".cu"):
+                result = Path(output_dir, source).with_suffix(".o")
+                result.parent.mkdir(parents=True, exist_ok=True)
+                self.spawn([*nvcc_command(), "-c", source, "-o", str(result)])
+                return [str(result)]
+            flags = [*extra_postargs, *FLAGS_OF_FILE.get(Path(source).name, ())]
+            return compile_alike([source], extra_postargs=flags, output_dir=output_dir, **options)
+
+        def compile_all(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return list(chain.from_iterable(pool.map(lambda source: compile_one(source, **options), sources)))
+
+        self.compiler.compile = compile_all
         try:
             super().build_extension(ext)
-        except Exception as error:  # a missing compiler, headers of another version, a full disk, …
-            skipped(f"{type(error).__name__}: {error}")
-            self.extensions = []
-            self.distribution.ext_modules = []
+        finally:
+            self.compiler.compile = compile_alike
+
+    def leave_out(self, ext: Extension, reason: str) -> None:
+        if BUILD != "0" and "1" in (BUILD, CUDA):
+            asked_for = "TORCHACT_BUILD=1" if BUILD == "1" else "TORCHACT_CUDA=1"
+            raise SystemExit(f"torchact: {asked_for}, but the fused kernels cannot be built: {reason}")
+        say(f"pure-Python package without fused kernels: {reason}")
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # of an earlier build
+        self.extensions = self.distribution.ext_modules = []
+
+
+class Wheel(bdist_wheel):
+    """Names a wheel for what was built: ``cp310-abi3`` and the platform, or ``py3-none-any``."""
+
+    def run(self) -> None:
+        self.run_command("build")
+        self.skip_build = True
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+
+def say(what: str) -> None:
+    """Print a line about what is built."""
+    print(f"torchact: {what}", file=sys.stderr)
 
 
 def nvcc_command() -> list[str]:
@@ -193,7 +244,14 @@ def nvcc_command() -> list[str]:
     return [str(cuda_home() / "bin" / "nvcc"), *flags, *generate]
 
 
-EXTENSIONS = extensions()
+KERNELS = Extension(
+    "torchact._kernels",
+    [*SOURCES, *X86_SOURCES],  # until it is known what is there to compile them with
+    depends=sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.h")),
+    extra_compile_args=FLAGS,
+    language="c++",
+    py_limited_api=HAS_LIMITED_API,
+)
 
 setup(
     name="torchact-gradients",
@@ -213,9 +271,9 @@ setup(
         "documentation": DOCUMENTATION,
         "development": EXPERIMENTS + DOCUMENTATION + DEVELOPMENT,
     },
-    ext_modules=EXTENSIONS,
-    cmdclass={"build_ext": BuildKernels},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if EXTENSIONS else {},
+    ext_modules=[KERNELS],
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if HAS_LIMITED_API else {},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Education",
