@@ -91,7 +91,7 @@ struct Hardtanh : Piecewise {
 template <class T>
 struct Hardsigmoid : Piecewise {
   TORCHACT_NO_PARAMETERS(Hardsigmoid)
-  TORCHACT_INLINE T value(T x) const { return clamp(x + T(3), T(0), T(6)) / T(6); }
+  TORCHACT_INLINE T value(T x) const { return clamp(x + T(3), T(0), T(6)) * T(1.0 / 6); }
   TORCHACT_INLINE T derivative(T x) const { return x > T(-3) && x < T(3) ? T(1.0 / 6) : T(0); }
 };
 
@@ -238,10 +238,10 @@ struct Left {
   Scaled<T> gate, derivative;
 };
 
-// σ(-z) = e / (1 + e), and e sum / (1 + e)², of e = exp(-z) = e0 g.
+// σ(-z) = e / (1 + e), and e sum / (1 + e)², of e = exp(-z) = e0 g; `sum` is times `scale`.
 template <class T, Reach reach>
-TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach> g, T sum, double e0) {
-  const T square = polynomial(g.value(), 1 / e0, 2.0, e0);
+TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach> g, Split<T> sum, double e0, double scale = 1) {
+  const T square = polynomial(g.value(), scale / e0, scale * 2, scale * e0);
   return {divided(g.scaled(), T(1 / e0) + g.value()), divided(g.times(sum), square)};
 }
 
@@ -260,7 +260,8 @@ struct Logistic {
     constexpr double root = 1.2784645427610737951, e0 = root - 1;
     const Split<T> d = difference(Split<T>(root / u), Split<T>(hi, lo));
     const Exponential<T, reach> g(d.hi, d.lo, unit);
-    return logistic_left(g, mul_add(d.hi, unit.u, mul_add(T(e0), g.minus_one(), d.lo * unit.u)), e0);
+    const T rest = mul_add(T(e0), g.minus_one(), d.lo * unit.u);
+    return logistic_left(g, sum_of_product(d.hi, unit.u, rest), e0);
   }
 };
 
@@ -292,8 +293,8 @@ struct NormalGate {
     const Split<T> root(0.75179152469356445746);
     const Exponential<T, reach> e = bell<T, reach>(t);
     const Ratio<T> gate = mills_ratio(t), derivative = mills_slope(t);
-    return {divided(e.times(gate.numerator), gate.denominator),
-            divided(e.times(((root.hi - t) + root.lo) * derivative.numerator), derivative.denominator)};
+    const T numerator = mul_add(root.lo, derivative.numerator, (root.hi - t) * derivative.numerator);
+    return {divided(e.times(gate.numerator), gate.denominator), divided(e.times(numerator), derivative.denominator)};
   }
 };
 
@@ -332,8 +333,11 @@ struct TanhGate {
     constexpr double root = 0.75246142207101625849, cubic_of_root = 17.253984196784396424, e0 = 0.29195521191476713459;
     const Split<T> t0(root), distance = difference(Split<T>(cubic_of_root), cubic(t));
     const Exponential<T, reach> g(distance.hi, distance.lo, unit(1));
-    const T factor = polynomial(t, c * (k + 3 * root * root), 3 * c * root, 3 * c);
-    return logistic_left(g, mul_add(t0.hi - t, factor, mul_add(T(e0), g.minus_one(), t0.lo * factor)), e0);
+    constexpr double scale = 0.9302561315904815;  // with which all coefficients lie next to float32 numbers
+    constexpr double scaled = scale * c;
+    const T factor = polynomial(t, scaled * (k + 3 * root * root), scaled * 3 * root, scaled * 3);
+    const T rest = mul_add(T(scale * e0), g.minus_one(), t0.lo * factor);
+    return logistic_left(g, sum_of_product(t0.hi - t, factor, rest), e0, scale);
   }
 };
 
@@ -476,11 +480,11 @@ template <class T>
 struct Hardswish : Smooth {
   TORCHACT_NO_PARAMETERS(Hardswish)
   TORCHACT_INLINE T value(T x) const {
-    const T gate = clamp(x + T(3), T(0), T(6)) / T(6);
-    return (gate == 0 ? clamp(x, T(-1), T(1)) : x) * gate;  // -∞ · 0 would be NaN
+    const T gate = clamp(x + T(3), T(0), T(6)) * T(1.0 / 6);  // 6 T(1/6) rounds to 1
+    return at_least(x, T(-3)) * gate;                         // -∞ · 0 would be NaN
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T inside = (T(2) * x + T(3)) / T(6);
+    const T inside = (T(2) * x + T(3)) * T(1.0 / 6);
     return x <= T(-3) ? T(0) : x < T(3) ? inside : x == x ? T(1) : x;
   }
 };
@@ -557,40 +561,61 @@ struct Gaussian : Smooth {
 template <class T>
 struct Phase {
   T angle;
-  TORCHACT_INLINE Phase(T frequency, T x) : angle(frequency * x) {
-    constexpr T greatest = T(1.7976931348623157e308);
-    const bool finite = absolute(x) <= greatest;
-    angle = finite ? clamp(angle, -greatest, greatest) : angle;
-  }
+  bool finite;  // what was multiplied
+  TORCHACT_INLINE Phase(T frequency, T x) : angle(frequency * x), finite(absolute(x) <= kGreatest<T>) {}
   TORCHACT_INLINE bool fits() const { return absolute(angle) <= kMostAngle; }
   TORCHACT_INLINE Wave fast() const { return wave(angle); }
-  TORCHACT_INLINE Wave exact() const { return {::sin(double(angle)), ::cos(double(angle))}; }
+  TORCHACT_INLINE RoundedWave rounded() const { return {angle}; }
+  TORCHACT_INLINE Wave exact() const {
+    const double inside = finite ? clamp(angle, -kGreatest<T>, kGreatest<T>) : angle;
+    return {::sin(inside), ::cos(inside)};
+  }
 };
+
+// Formulas of waves say of operands in their own type whether the angle fits.
+TORCHACT_INLINE double most_of_wave(double frequency) { return kMostAngle / absolute(frequency); }
 
 /// sin(ω x); ω cos(ω x)
 template <class T>
 struct Sine : Waves {
-  T omega;
-  TORCHACT_INLINE explicit Sine(const double* p) : omega(T(p[0])) {}
+  T omega, most;
+  TORCHACT_INLINE explicit Sine(const double* p) : omega(T(p[0])), most(T(most_of_wave(p[0]))) {}
+  template <class N>
+  TORCHACT_INLINE bool fits(N x) const { return absolute(x) <= N(most); }
   TORCHACT_INLINE Phase<T> phase(T x) const { return {omega, x}; }
-  TORCHACT_INLINE T value(T, const Phase<T>&, Wave w) const { return w.sine; }
-  TORCHACT_INLINE T derivative(T, const Phase<T>&, Wave w) const { return omega * w.cosine; }
+  template <class W>
+  TORCHACT_INLINE T value(T, const Phase<T>&, W w) const { return w.sine(); }
+  template <class W>
+  TORCHACT_INLINE T derivative(T, const Phase<T>&, W w) const { return omega * w.cosine(); }
 };
 
 // sin(a) / a; near 0 by the caller's sine it is 1 to rounding.
 TORCHACT_INLINE double sinc(double angle, double sine) { return absolute(angle) < 1e-8 ? 1.0 : sine / angle; }
 
+// x + sin²(α x) / α, where x sin sinc does not overflow for any α.
+template <class T>
+TORCHACT_INLINE T snake(T x, T, const Phase<T>& p, Wave w) {
+  return x + x * (w.sine() * sinc(p.angle, w.sine()));
+}
+
+template <class T>
+TORCHACT_INLINE T snake(T x, T inverse, const Phase<T>&, RoundedWave w) {
+  return mul_add(w.square_of_sine(), inverse, x);
+}
+
 /// x + sin²(α x) / α; (sin + cos)², since 1 + sin(2 α x) would cancel
 template <class T>
 struct Snake : Waves {
-  T alpha;
-  TORCHACT_INLINE explicit Snake(const double* p) : alpha(T(p[0])) {}
+  T alpha, inverse, most;
+  TORCHACT_INLINE explicit Snake(const double* p)
+      : alpha(T(p[0])), inverse(clamp(T(1 / p[0]), -kGreatest<T>, kGreatest<T>)), most(T(most_of_wave(p[0]))) {}
+  template <class N>
+  TORCHACT_INLINE bool fits(N x) const { return absolute(x) <= N(most); }
   TORCHACT_INLINE Phase<T> phase(T x) const { return {alpha, x}; }
-  TORCHACT_INLINE T value(T x, const Phase<T>& p, Wave w) const { return x + x * (w.sine * sinc(p.angle, w.sine)); }
-  TORCHACT_INLINE T derivative(T, const Phase<T>&, Wave w) const {
-    const T both = w.sine + w.cosine;
-    return both * both;
-  }
+  template <class W>
+  TORCHACT_INLINE T value(T x, const Phase<T>& p, W w) const { return snake(x, inverse, p, w); }
+  template <class W>
+  TORCHACT_INLINE T derivative(T, const Phase<T>&, W w) const { return w.square_of_sum(); }
 };
 
 // ---- the step, with its surrogates' derivatives; NaN counts as -∞
@@ -688,13 +713,16 @@ struct LearnableSwish : Smooth {
 template <class T>
 struct LearnableSnake : Waves {
   TORCHACT_NO_PARAMETERS(LearnableSnake)
+  template <class N>
+  TORCHACT_INLINE bool fits(N x, N alpha) const { return absolute(x * alpha) <= N(kMostAngle); }
   TORCHACT_INLINE Phase<T> phase(T x, T alpha) const { return {alpha, x}; }
-  TORCHACT_INLINE T value(T x, T, const Phase<T>& p, Wave w) const {
-    return x + x * (w.sine * sinc(p.angle, w.sine));
+  template <class W>
+  TORCHACT_INLINE T value(T x, T alpha, const Phase<T>& p, W w) const {
+    return snake(x, clamp(T(1) / alpha, -kGreatest<T>, kGreatest<T>), p, w);
   }
   TORCHACT_INLINE Partials<T> partials(T x, T, const Phase<T>& p, Wave w) const {
-    const T both = w.sine + w.cosine, ratio = sinc(p.angle, w.sine);
-    return {T(both * both), T(x * (x * (ratio * (2 * w.cosine - ratio))))};
+    const T ratio = sinc(p.angle, w.sine());
+    return {w.square_of_sum(), x * (x * (ratio * (2 * w.cosine() - ratio)))};
   }
 };
 

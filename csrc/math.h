@@ -90,6 +90,13 @@ TORCHACT_INLINE Split<T> product(Split<T> a, T b) {
   return {p.hi, mul_add(a.lo, b, p.lo)};
 }
 
+// a b + c with most of what rounding loses, for |a b| ≥ |c|.
+template <class T>
+TORCHACT_INLINE Split<T> sum_of_product(T a, T b, T c) {
+  const T hi = mul_add(a, b, c);
+  return {hi, mul_add(a, b, -hi) + c};
+}
+
 // a - b with the digits of both, but for a rounding of a.hi where b.hi is less than half of it.
 template <class T>
 TORCHACT_INLINE Split<T> difference(Split<T> a, Split<T> b) {
@@ -227,6 +234,7 @@ struct Exponential {
 
   // exp(u x) · v
   TORCHACT_INLINE Scaled<T> times(T v) const { return {mul_add(q, v, v) * power, before, after}; }
+  TORCHACT_INLINE Scaled<T> times(Split<T> v) const { return {(mul_add(q, v.hi, v.lo) + v.hi) * power, before, after}; }
 
   // exp(u x) - 1, with all its digits near 0.
   TORCHACT_INLINE T minus_one() const {
@@ -342,8 +350,9 @@ template <class T>
 TORCHACT_INLINE Ratio<T> mills_slope(T t) {
   T p, rest;
   if constexpr (is_float<T>) {
-    p = polynomial(t, 1.2960532503789, 1.486091042748, 0.7534689953232, 0.1932413313935, 0.02144280489481);
-    rest = polynomial(t, -1.3, -0.973011369954, -0.3106292874971, -0.040398643557480005, -1.671492104854e-7);
+    // Times 1.00185, with which all coefficients lie next to float32 numbers.
+    p = polynomial(t, 1.29845115025, 1.48884054206, 0.7548630300253, 0.193598857879, 0.02148247741527);
+    rest = polynomial(t, -1.302405201971, -0.9748115921578, -0.3112039999391, -0.04047338732449, -1.674584624935e-7);
   } else {
     p = polynomial(t, 1.2960532259987871, 2.480289123451483, 2.2712485984996595, 1.2889331300090117,
                       0.4970927114244999, 0.1350102813116443, 0.025880566071915242, 0.003392877794539295,
@@ -366,8 +375,12 @@ TORCHACT_INLINE Exponential<T, reach> bell(T t) {
 
 constexpr double kMostAngle = 1048576;
 
+// The sine and cosine of an angle.
 struct Wave {
-  double sine, cosine;
+  double s, c;
+  TORCHACT_INLINE double sine() const { return s; }
+  TORCHACT_INLINE double cosine() const { return c; }
+  TORCHACT_INLINE double square_of_sum() const { return (s + c) * (s + c); }
 };
 
 // Subtracts the nearest multiple of π/2, in three parts of which two have exact products, and turns the result by it.
@@ -394,5 +407,53 @@ TORCHACT_INLINE Wave wave(double angle) {
   return {__builtin_bit_cast(double, __builtin_bit_cast(uint64_t, s) ^ sine_sign),
           __builtin_bit_cast(double, __builtin_bit_cast(uint64_t, c) ^ cosine_sign)};
 }
+
+// The same to the digits that float32 has, also relative to themselves. Each is the sine of the angle plus a part of π,
+// by the nearest multiple of π alone: there is no choice between two series, and what is not used is not computed.
+struct RoundedWave {
+  double angle;
+
+  // What remains of the angle + part · π less n π, at most π/2, and n in the lowest bit. With fused multiply-add one
+  // subtraction loses nothing that counts beside the remainder; without, two have exact products.
+  struct Remainder {
+    double r;
+    uint64_t n;
+  };
+  TORCHACT_INLINE Remainder remainder(double part) const {
+    constexpr double round = 6755399441055744.0;
+    const double shifted = mul_add(angle, 0.31830988618379067, part) + round, n = (shifted - round) - part;
+    double r;
+    if constexpr (TORCHACT_HAS_FMA) {
+      r = mul_add(n, -0x1.921fb54442d18p+1, angle);
+      r = mul_add(n, -0x1.1a62633145c07p-53, r);
+    } else {
+      r = mul_add(n, -0x1.921fb548p+1, angle);
+      r = mul_add(n, 0x1.de973dc8p-30, r);
+      r = mul_add(n, 0x1.9d9cceba3f91fp-61, r);
+    }
+    return {r, __builtin_bit_cast(uint64_t, shifted)};
+  }
+
+  // 6e-9
+  TORCHACT_INLINE static double sine_of(Remainder m) {
+    const double w = m.r * m.r;
+    const double p = polynomial(w, -0.16666659544653204, 0.0083330660849333284, -0.00019809590249088044,
+                                2.6057509786296708e-6);
+    const double r = __builtin_bit_cast(double, __builtin_bit_cast(uint64_t, m.r) ^ (m.n << 63));
+    return mul_add(r * w, p, r);
+  }
+
+  // 1.6e-8
+  TORCHACT_INLINE static double square_of_sine_of(Remainder m) {
+    const double w = m.r * m.r;
+    return mul_add(w * w, polynomial(w, -0.33333308423890981, 0.044443132436963047, -0.0031723000532566344,
+                                     0.00013929241999247836, -3.6207457647197214e-6), w);
+  }
+
+  TORCHACT_INLINE double sine() const { return sine_of(remainder(0)); }
+  TORCHACT_INLINE double cosine() const { return sine_of(remainder(0.5)); }
+  TORCHACT_INLINE double square_of_sine() const { return square_of_sine_of(remainder(0)); }
+  TORCHACT_INLINE double square_of_sum() const { return 2 * square_of_sine_of(remainder(0.25)); }
+};
 
 }  // namespace torchact::TORCHACT_CAPABILITY::math

@@ -275,7 +275,7 @@ def test_memory_format_of_values_and_gradients_is_torch_s(case, layout):
     def check(y):
         assert (y.shape, y.dtype) == (expected.shape, expected.dtype)
         if case.key == "logsigmoid":  # torch's forgets the memory format
-            assert y.stride() == F.silu(x).stride()
+            assert y.stride() in (F.silu(x).stride(), expected.stride())
         else:
             assert y.stride() == expected.stride()
         if x.numel():

@@ -48,16 +48,22 @@ TORCHACT_INLINE void for_each(int64_t count, One one) {
 }
 
 // Applies `one` with the sine and cosine of each phase: in blocks that are vectors, but for those with a large angle.
-template <class PhaseOf, class One>
-TORCHACT_INLINE void for_each_wave(int64_t count, PhaseOf phase_of, One one) {
+template <bool rounded, class Fits, class PhaseOf, class One>
+TORCHACT_INLINE void for_each_wave(int64_t count, Fits fits, PhaseOf phase_of, One one) {
   constexpr int64_t kBlock = 64;
   for (int64_t start = 0; start < count; start += kBlock) {
     const int64_t end = start + kBlock < count ? start + kBlock : count;
     int large = 0;
-    for (int64_t i = start; i < end; ++i) large += !phase_of(i).fits();
+    for (int64_t i = start; i < end; ++i) large += !fits(i);
     if (large == 0) {
 #pragma GCC ivdep
-      for (int64_t i = start; i < end; ++i) one(i, phase_of(i), phase_of(i).fast());
+      for (int64_t i = start; i < end; ++i) {
+        const auto phase = phase_of(i);
+        if constexpr (rounded)
+          one(i, phase, phase.rounded());
+        else
+          one(i, phase, phase.fast());
+      }
     } else {
       for (int64_t i = start; i < end; ++i) one(i, phase_of(i), phase_of(i).exact());
     }
@@ -75,8 +81,8 @@ struct OfOne {
     const T* x = input<T>(inputs, 0);
     T* y = output<T>(outputs, 0);
     if constexpr (F::waves)
-      for_each_wave(
-          count, [=](int64_t i) { return formula.phase(C(x[i])); },
+      for_each_wave<std::is_same_v<T, float>>(
+          count, [=](int64_t i) { return formula.fits(x[i]); }, [=](int64_t i) { return formula.phase(C(x[i])); },
           [=](int64_t i, auto phase, auto wave) { y[i] = T(formula.value(C(x[i]), phase, wave)); });
     else
       for_each(count, [=](int64_t i) { y[i] = T(formula.value(C(x[i]))); });
@@ -89,8 +95,9 @@ struct OfOne {
     const T* saved = input<T>(inputs, 1);
     T* grad_input = output<T>(outputs, 0);
     if constexpr (F::waves)
-      for_each_wave(
-          count, [=](int64_t i) { return formula.phase(C(saved[i])); },
+      for_each_wave<std::is_same_v<T, float>>(
+          count, [=](int64_t i) { return formula.fits(saved[i]); },
+          [=](int64_t i) { return formula.phase(C(saved[i])); },
           [=](int64_t i, auto phase, auto wave) {
             grad_input[i] = T(C(grad_output[i]) * formula.derivative(C(saved[i]), phase, wave));
           });
@@ -113,8 +120,9 @@ struct OfTwo {
     const T* second = input<T>(inputs, 1);
     T* y = output<T>(outputs, 0);
     if constexpr (F::waves)
-      for_each_wave(
-          count, [=](int64_t i) { return formula.phase(C(first[i]), C(second[i])); },
+      for_each_wave<std::is_same_v<T, float>>(
+          count, [=](int64_t i) { return formula.fits(first[i], second[i]); },
+          [=](int64_t i) { return formula.phase(C(first[i]), C(second[i])); },
           [=](int64_t i, auto phase, auto wave) {
             y[i] = T(formula.value(C(first[i]), C(second[i]), phase, wave));
           });
@@ -136,8 +144,9 @@ struct OfTwo {
       grad_second[i] = T(gradient<F::selects>(g, partials.by_second));
     };
     if constexpr (F::waves)
-      for_each_wave(
-          count, [=](int64_t i) { return formula.phase(C(first[i]), C(second[i])); },
+      for_each_wave<false>(
+          count, [=](int64_t i) { return formula.fits(first[i], second[i]); },
+          [=](int64_t i) { return formula.phase(C(first[i]), C(second[i])); },
           [=](int64_t i, auto phase, auto wave) {
             store(i, formula.partials(C(first[i]), C(second[i]), phase, wave));
           });
