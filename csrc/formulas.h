@@ -722,7 +722,7 @@ struct LearnableSnake : Waves {
   }
   TORCHACT_INLINE Partials<T> partials(T x, T, const Phase<T>& p, Wave w) const {
     const T ratio = sinc(p.angle, w.sine());
-    return {w.square_of_sum(), x * (x * (ratio * (2 * w.cosine() - ratio)))};
+    return {T(w.square_of_sum()), T(x * (x * (ratio * (2 * w.cosine() - ratio))))};
   }
 };
 
