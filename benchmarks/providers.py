@@ -22,7 +22,7 @@ Name = Literal["eager", "compile", "torchact", "accelerated"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 #: Those of torch's own operators that ``torchact.accelerated`` replaces, by what calls them.
-ACCELERATED = frozenset({"sigmoid", "tanh", "silu", "mish", "gelu", "gelu_tanh", "selu", "logsigmoid"})
+ACCELERATED = frozenset({"sigmoid", "tanh", "silu", "mish", "gelu", "gelu_tanh", "logsigmoid"})
 
 Around = Callable[[], AbstractContextManager[Any]]
 
