@@ -20,6 +20,17 @@ struct Smooth {
   static constexpr bool waves = false;    // whether it takes angles, and answers only those that fit
 };
 
+// An infinite grad_output must not become NaN where a piecewise derivative is zero.
+template <bool selects, class T>
+TORCHACT_INLINE T gradient(T grad_output, T derivative) {
+  return selects && derivative == 0 ? T(0) : grad_output * derivative;
+}
+
+template <bool, class T>
+TORCHACT_INLINE T gradient(T grad_output, Scaled<T> derivative) {
+  return times(grad_output, derivative);
+}
+
 struct Piecewise : Smooth {
   static constexpr bool selects = true;
 };

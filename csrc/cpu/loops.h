@@ -29,17 +29,6 @@ T* output(void* const* outputs, int i) {
 template <template <class> class Formula, class T>
 using Computed = std::conditional_t<Formula<T>::wide, double, T>;
 
-// An infinite grad_output must not become NaN where a piecewise derivative is zero.
-template <bool selects, class T>
-TORCHACT_INLINE T gradient(T grad_output, T derivative) {
-  return selects && derivative == 0 ? T(0) : grad_output * derivative;
-}
-
-template <bool, class T>
-TORCHACT_INLINE T gradient(T grad_output, math::Scaled<T> derivative) {
-  return times(grad_output, derivative);
-}
-
 // Applies `one` to the numbers from 0 to `count`. The functions that call it are flattened: GCC would not inline all.
 template <class One>
 TORCHACT_INLINE void for_each(int64_t count, One one) {
@@ -103,7 +92,7 @@ struct OfOne {
           });
     else
       for_each(count, [=](int64_t i) {
-        grad_input[i] = T(gradient<F::selects>(C(grad_output[i]), formula.derivative(C(saved[i]))));
+        grad_input[i] = T(formulas::gradient<F::selects>(C(grad_output[i]), formula.derivative(C(saved[i]))));
       });
   }
 };
@@ -140,8 +129,8 @@ struct OfTwo {
     T* grad_second = output<T>(outputs, 1);
     auto store = [=](int64_t i, auto partials) {
       const C g = C(grad_output[i]);
-      grad_first[i] = T(gradient<F::selects>(g, partials.by_first));
-      grad_second[i] = T(gradient<F::selects>(g, partials.by_second));
+      grad_first[i] = T(formulas::gradient<F::selects>(g, partials.by_first));
+      grad_second[i] = T(formulas::gradient<F::selects>(g, partials.by_second));
     };
     if constexpr (F::waves)
       for_each_wave<false>(

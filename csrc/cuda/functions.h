@@ -7,17 +7,6 @@ namespace torchact::cuda {
 
 using namespace TORCHACT_CAPABILITY;
 
-// An infinite grad_output must not become NaN where a piecewise derivative is zero.
-template <bool selects, class T>
-TORCHACT_INLINE T gradient(T grad_output, T derivative) {
-  return selects && derivative == 0 ? T(0) : grad_output * derivative;
-}
-
-template <bool, class T>
-TORCHACT_INLINE T gradient(T grad_output, math::Scaled<T> derivative) {
-  return times(grad_output, derivative);
-}
-
 // A large angle is rare and its sine long code, hence one copy of it that is called.
 __host__ __device__ __attribute__((noinline)) inline math::Wave wave_of_large(formulas::Phase<double> phase) {
   return phase.exact();
@@ -68,11 +57,11 @@ struct Backward {
   TORCHACT_INLINE void operator()(const T* in, T* out) const {
     const T grad_output = in[0];
     if constexpr (operands == 1) {
-      out[0] = gradient<F::selects>(grad_output, derivative(in[1]));
+      out[0] = formulas::gradient<F::selects>(grad_output, derivative(in[1]));
     } else {
       const auto partials = this->partials(in[1], in[2]);
-      out[0] = gradient<F::selects>(grad_output, partials.by_first);
-      out[1] = gradient<F::selects>(grad_output, partials.by_second);
+      out[0] = formulas::gradient<F::selects>(grad_output, partials.by_first);
+      out[1] = formulas::gradient<F::selects>(grad_output, partials.by_second);
     }
   }
 
