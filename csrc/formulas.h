@@ -70,7 +70,7 @@ struct Tanh : Smooth {
 template <class T>
 struct LogSigmoid : Smooth {
   TORCHACT_NO_PARAMETERS(LogSigmoid)
-  TORCHACT_INLINE T value(T x) const { return at_most(x, T(0)) - log1p_unit(exp_nonpositive(-absolute(x))); }
+  TORCHACT_INLINE T value(T x) const { return at_most(x, T(0)) - log1p_unit(exp_of_minus_magnitude(x)); }
   TORCHACT_INLINE T derivative(T x) const { return sigmoid(-x); }
 };
 
@@ -211,24 +211,22 @@ struct CELU : Smooth {
 template <class T>
 struct Softplus : Smooth {
   Split<T> beta;
-  T inverse, threshold;
-  TORCHACT_INLINE explicit Softplus(const double* p) : beta(p[0]), inverse(T(1 / p[0])), threshold(T(p[1])) {}
-  // β x, of which more than the exponential needs would overflow.
-  TORCHACT_INLINE Split<T> logit(T x) const {
-    const Split<T> z = product(beta, clamp(x, T(-1e30), T(1e30)));
-    return {z.hi, absolute(z.hi) < -kLeast<T, Reach::own> ? z.lo : T(0)};
-  }
-  TORCHACT_INLINE static T exp_of_minus_magnitude(Split<T> z) {
-    return exp_nonpositive(-absolute(z.hi), z.hi > 0 ? -z.lo : z.lo);
+  T most, inverse, threshold;
+  TORCHACT_INLINE explicit Softplus(const double* p)
+      : beta(p[0]), most(most_of<T, Reach::own>(T(p[0]))), inverse(T(1 / p[0])), threshold(T(p[1])) {}
+  // exp(-|β x|) of |x|, at most `most`
+  TORCHACT_INLINE T decayed(T t) const {
+    const T sign = with_sign_of(T(-1), -beta.hi);
+    const Split<T> z = product(Split<T>(sign * beta.hi, sign * beta.lo), t);
+    return Exponential<T, Reach::own>(z.hi, z.lo).value();
   }
   TORCHACT_INLINE T value(T x) const {
-    const Split<T> z = logit(x);
-    const T rest = log1p_unit(exp_of_minus_magnitude(z)) * inverse;
-    return z.hi > threshold ? x : (z.hi > 0 ? x : T(0)) + rest;
+    const T z = beta.hi * x, rest = log1p_unit(decayed(bounded_magnitude(x, most))) * inverse;
+    return z > threshold ? x : (z < 0 ? T(0) : x) + rest;
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const Split<T> z = logit(x);
-    return z.hi > threshold ? T(1) : sigmoid_from(z.hi, exp_of_minus_magnitude(z));
+    const T z = beta.hi * x, e = decayed(at_most(absolute(x), most));
+    return z > threshold ? T(1) : sigmoid_from(z, e);
   }
 };
 
@@ -250,8 +248,8 @@ struct Left {
 };
 
 // σ(-z) = e / (1 + e), and e sum / (1 + e)², of e = exp(-z) = e0 g; `sum` is times `scale`.
-template <class T, Reach reach>
-TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach> g, Split<T> sum, double e0, double scale = 1) {
+template <class T, Reach reach, class Sum>
+TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach> g, Sum sum, double e0, double scale = 1) {
   const T square = polynomial(g.value(), scale / e0, scale * 2, scale * e0);
   return {divided(g.scaled(), T(1 / e0) + g.value()), divided(g.times(sum), square)};
 }
@@ -266,19 +264,25 @@ struct Logistic {
   }
 
   // σ(-z) (1 - z σ(z)) = e (1 - z + e) / (1 + e)² with e = exp(-z). With the root z0, e0 = exp(-z0), which is z0 - 1,
-  // and d = z0 - z, the sum is d + e0 (exp(d) - 1), and e is e0 g with g = exp(d).
+  // and d = z0 - z, the sum is d + e0 (exp(d) - 1), and e is e0 g with g = exp(d). Where z is exact, the rounding of the
+  // sum may be left.
+  template <bool exact = false>
   TORCHACT_INLINE static Left<T> left(T hi, T lo = T(0), Unit<T> unit = kOne<T>, double u = 1) {
     constexpr double root = 1.2784645427610737951, e0 = root - 1;
     const Split<T> d = difference(Split<T>(root / u), Split<T>(hi, lo));
     const Exponential<T, reach> g(d.hi, d.lo, unit);
     const T rest = mul_add(T(e0), g.minus_one(), d.lo * unit.u);
-    return logistic_left(g, sum_of_product(d.hi, unit.u, rest), e0);
+    if constexpr (exact)
+      return logistic_left(g, d.hi + rest, e0);
+    else
+      return logistic_left(g, sum_of_product(d.hi, unit.u, rest), e0);
   }
 };
 
 template <class T, Reach reach>
 struct LogisticGate : Logistic<T, reach> {
   static constexpr T kMost = -kLeast<T, reach>;
+  TORCHACT_INLINE static Left<T> left(T t) { return Logistic<T, reach>::template left<true>(t); }
 };
 
 // σ(1.702 x)
@@ -356,14 +360,15 @@ struct TanhGate {
 template <class T, template <class, Reach> class Gate>
 struct SelfGated : Smooth {
   using G = Gate<T, Reach::own>;
+  T most = unknown(G::kMost);
   TORCHACT_NO_PARAMETERS(SelfGated)
   TORCHACT_INLINE T value(T x) const {
-    const T t = at_most(absolute(x), G::kMost);
+    const T t = bounded_magnitude(x, G::kMost);
     const Scaled<T> tail = G::tail(t);
     return mul_add(-(t * tail.value), tail.after, x < 0 ? T(-0.0) : x);
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const Scaled<T> left = G::left(at_most(absolute(x), G::kMost)).derivative;
+    const Scaled<T> left = G::left(at_most(absolute(x), most)).derivative;
     return mul_add(x < 0 ? left.value : -left.value, left.after, x < 0 ? T(0) : T(1));
   }
 };
@@ -434,17 +439,12 @@ struct SwishOf {
   }
 };
 
-template <class T>
-TORCHACT_INLINE T most_of_swish(T beta) {
-  return at_most(-kLeast<T, Reach::factor> / absolute(beta), kGreatest<T>);
-}
-
 /// x σ(β x); σ(z) (1 + z σ(-z)) with z = β x
 template <class T>
 struct Swish : Smooth {
   Split<T> beta;
   T most;
-  TORCHACT_INLINE explicit Swish(const double* p) : beta(p[0]), most(most_of_swish(T(p[0]))) {}
+  TORCHACT_INLINE explicit Swish(const double* p) : beta(p[0]), most(most_of<T, Reach::factor>(T(p[0]))) {}
   TORCHACT_INLINE SwishOf<T> of(T x) const { return {x, beta, most}; }
   TORCHACT_INLINE T value(T x) const {
     const SwishOf<T> s = of(x);
@@ -496,7 +496,7 @@ struct Hardswish : Smooth {
   }
   TORCHACT_INLINE T derivative(T x) const {
     const T inside = (T(2) * x + T(3)) * T(1.0 / 6);
-    return x <= T(-3) ? T(0) : x < T(3) ? inside : x == x ? T(1) : x;
+    return x <= T(-3) ? T(0) : x >= T(3) ? T(1) : inside;
   }
 };
 
@@ -521,7 +521,7 @@ struct Tanhshrink : Smooth {
     return t * (w * p);
   }
   TORCHACT_INLINE T value(T x) const {
-    const T t = absolute(x), e = Exponential<T, Reach::normal>(at_least(T(-2) * t, T(-50))).value();
+    const T t = absolute(x), e = Exponential<T, Reach::normal>(T(-2) * bounded_magnitude(x, T(25))).value();
     return with_sign_of(t < T(0.9) ? near_zero(t) : (t - T(1)) + T(2) * e / (T(1) + e), x);
   }
   TORCHACT_INLINE T derivative(T x) const {
@@ -653,7 +653,7 @@ struct BinaryStepSigmoid : BinaryStep<T> {
   static constexpr bool selects = false;
   using BinaryStep<T>::BinaryStep;
   TORCHACT_INLINE T derivative(T x) const {
-    const T e = exp_nonpositive(x == x ? -absolute(x) : kLeast<T, Reach::own>);
+    const T e = exp_of_minus_magnitude(x);
     return e / mul_add(e, e + T(2), T(1));
   }
 };
@@ -707,13 +707,13 @@ struct PReLU : Piecewise {
 template <class T>
 struct LearnableSwish : Smooth {
   TORCHACT_NO_PARAMETERS(LearnableSwish)
-  TORCHACT_INLINE static SwishOf<T> of(T x, T beta) { return {x, Split<T>(beta, T(0)), most_of_swish(beta)}; }
+  TORCHACT_INLINE static SwishOf<T> of(T x, T beta) { return {x, Split<T>(beta, T(0)), most_of<T, Reach::factor>(beta)}; }
   TORCHACT_INLINE T value(T x, T beta) const {
     const SwishOf<T> s = of(x, beta);
     return times(s.x, s.gate());
   }
   TORCHACT_INLINE Partials<T> partials(T x, T beta) const {
-    const T t = at_most(absolute(x), most_of_swish(beta));
+    const T t = at_most(absolute(x), most_of<T, Reach::factor>(beta));
     const Split<T> z = product(absolute(beta), t);
     const Scaled<T> slope = logistic_slope(Exponential<T, Reach::factor>(-z.hi, -z.lo).scaled());
     return {of(x, beta).partials(T(1)).by_second, ((t * slope.before) * slope.value) * t * slope.after};

@@ -126,6 +126,26 @@ TORCHACT_INLINE T absolute(T x) {
   return __builtin_bit_cast(T, Bits<T>(__builtin_bit_cast(Bits<T>, x) & ~sign));
 }
 
+// The same number, of which compilers do not know that it is a constant: they would compute what depends on a clamped
+// number for the bound too, and choose afterwards, several times.
+template <class T>
+TORCHACT_INLINE T unknown(T constant) {
+#ifdef __CUDA_ARCH__
+  return constant;
+#else
+  volatile T stored = constant;
+  return stored;
+#endif
+}
+
+// |x|, but at most `most`, also of NaN. Numbers without sign have the order of their bits.
+template <class T>
+TORCHACT_INLINE T bounded_magnitude(T x, T most) {
+  using Signed = std::make_signed_t<Bits<T>>;
+  const Signed bits = __builtin_bit_cast(Signed, absolute(x)), limit = __builtin_bit_cast(Signed, most);
+  return __builtin_bit_cast(T, bits < limit ? bits : limit);
+}
+
 template <class T>
 TORCHACT_INLINE T with_sign_of(T magnitude, T x) {
   constexpr Bits<T> sign = Bits<T>(1) << (8 * sizeof(T) - 1);
@@ -247,6 +267,18 @@ struct Exponential {
 template <class T>
 TORCHACT_INLINE T exp_nonpositive(T hi, T lo = T(-0.0)) {
   return Exponential<T, Reach::own>(at_least(hi, kLeast<T, Reach::own>), lo).value();
+}
+
+// exp(-|x|), of NaN 0.
+template <class T>
+TORCHACT_INLINE T exp_of_minus_magnitude(T x) {
+  return Exponential<T, Reach::own>(-bounded_magnitude(x, -kLeast<T, Reach::own>)).value();
+}
+
+// The |x| from which on exp(-|β x|) is 0.
+template <class T, Reach reach>
+TORCHACT_INLINE T most_of(T beta) {
+  return at_most(-kLeast<T, reach> / absolute(beta), kGreatest<T>);
 }
 
 // exp(x) - 1 for x ≤ 0, with all its digits near 0.

@@ -160,7 +160,13 @@ PLAIN: Mapping[str, Kernels] = MappingProxyType(
         ),
         "gelu_tanh": of_record("gelu_tanh", lambda input: torch._C._nn.gelu(input, approximate="tanh")),
         "mish": of_record("mish", F.mish, _mish_backward),
-        "hardswish": of_record("hardswish", _hardswish, _hardswish_backward, wide_forward=HALF_TYPES),
+        "hardswish": of_record(
+            "hardswish",
+            _hardswish,
+            _hardswish_backward,
+            wide_forward=HALF_TYPES,
+            wide_backward=FLOATING - HALF_TYPES,
+        ),
         "tanhshrink": of_record("tanhshrink", F.tanhshrink),
         "softshrink": Kernels(
             torch._C._nn.softshrink,
