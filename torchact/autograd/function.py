@@ -28,8 +28,8 @@ from torchact import catalogue, kernels
 _functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 _is_batch: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
 _is_tracing: Callable[[], bool] = torch._C._is_tracing
-_is_compiling = torch.compiler.is_compiling
-_is_dynamo_tracing = torch.compiler.is_dynamo_compiling  # faster, and enough for compiled autograd
+_compiler = torch.compiler  # its is_compiling() is one of the next two, in three times as long
+_is_dynamo_tracing = torch.compiler.is_dynamo_compiling  # all that there is for compiled autograd
 _grad_is_enabled = torch.is_grad_enabled
 _OWN_TENSOR_TYPES = frozenset((Tensor, torch.nn.Parameter))
 _STRIDED = torch.strided
@@ -101,6 +101,7 @@ class _DirectBackward(FunctionMeta):
     def __init__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> None:
         super().__init__(name, bases, attributes)
         cls._backward_cls.apply = cls.backward  # type: ignore[attr-defined]
+        cls._backward_cls.parameters = ()  # type: ignore[attr-defined]
 
 
 class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
@@ -124,10 +125,12 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
     derivative: ClassVar[Callable[..., Tensor]]
     forward_kernel: ClassVar[Callable[..., Tensor]]
     backward_kernel: ClassVar[Callable[..., Tensor]]
+    saves_output: ClassVar[bool]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "activation" in vars(cls):
+            cls.saves_output = cls.activation.saves == "output"
             cls._complete()
 
     @classmethod
@@ -154,7 +157,8 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
         """Apply the activation by whichever of the three paths is right here."""
         if (
             type(input) not in _OWN_TENSOR_TYPES
-            or _is_compiling()
+            or _is_dynamo_tracing()
+            or _compiler._is_compiling_flag
             or _functorch_is_active()
             or forward_ad._current_level >= 0
             or _is_tracing()
@@ -163,7 +167,7 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
         if parameters and _grad_is_enabled() and _any_requires_grad(parameters):
             return cls.formula(input, *parameters)
         if not input.requires_grad or not _grad_is_enabled():
-            return cls.forward_kernel(input, *parameters)
+            return cls.forward_kernel(input, *parameters) if parameters else cls.forward_kernel(input)
         if input.layout is not _STRIDED or input.is_complex() or input.is_nested:
             return cls.formula(input, *parameters)
         # The public `apply` looks for functorch transforms once more and costs 1 µs; there are none here.
@@ -171,9 +175,12 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
 
     @classmethod
     def forward(cls, ctx: FunctionCtx, input: Tensor, *parameters: Any) -> Tensor:
-        output = cls.forward_kernel(input, *parameters)
-        ctx.save_for_backward(output if cls.activation.saves == "output" else input)
-        ctx.parameters = parameters  # type: ignore[attr-defined]
+        if parameters:
+            output = cls.forward_kernel(input, *parameters)
+            ctx.parameters = parameters  # type: ignore[attr-defined]
+        else:
+            output = cls.forward_kernel(input)
+        ctx.save_for_backward(output if cls.saves_output else input)
         return output
 
     @staticmethod  # compiled autograd traces no class method
@@ -250,7 +257,8 @@ class PairFunction(ActivationFunction):
         if (
             type(first) not in _OWN_TENSOR_TYPES
             or type(second) not in _OWN_TENSOR_TYPES
-            or _is_compiling()
+            or _is_dynamo_tracing()
+            or _compiler._is_compiling_flag
             or _functorch_is_active()
             or forward_ad._current_level >= 0
             or _is_tracing()
