@@ -792,6 +792,12 @@ struct GEGLUTanh : GatedBy<T, TanhGate> {
   using GatedBy<T, TanhGate>::GatedBy;
 };
 
+/// v g σ(g), what SwiGLU is without a limit
+template <class T>
+struct PlainSwiGLU : GatedBy<T, LogisticGate> {
+  using GatedBy<T, LogisticGate>::GatedBy;
+};
+
 /// (v + o) g σ(α g), v within ± limit and g at most limit, beyond which derivatives are 0
 template <class T>
 struct SwiGLU : Smooth {
@@ -816,6 +822,165 @@ struct Bilinear : Smooth {
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
     return {g, v};
   }
+};
+
+// ---- gated units of numbers with 8 bits, bfloat16
+//
+// They are computed in float32, of which the last bits do not count, nor does cancellation: no such number lies very
+// near a root. G(-t) is e times something, and of the two roots of e one goes to each factor, so that neither vanishes
+// before the product does.
+
+// What opens a gate at x, which is bounded on the left already: `root` is √e there and 1 on the right. `exponent` tells
+// the logarithm of √e from |x|, up to `most`.
+struct BriefSide {
+  bool left;
+  float x, t, root_of_e, root, e;
+  template <class Exponent>
+  TORCHACT_INLINE BriefSide(float x, bool left, float most, Exponent exponent)
+      : left(left),
+        x(x),
+        t(at_most(absolute(x), most)),
+        root_of_e(brief_exp(exponent(t))),
+        root(left ? root_of_e : 1.0f),
+        e(root_of_e * root_of_e) {}
+
+  // Of a factor f such that e f is the gate, or its derivative, at -|x|: what it is at x, over `root`.
+  TORCHACT_INLINE float opened(float f) const { return left ? root_of_e * f : mul_add(-e, f, 1.0f); }
+};
+
+constexpr float kMostBrief = 200;  // of -log e
+
+// v g G(g) by a gate's factors f at -|g| and k, that of (g G(g))'
+template <class Gate>
+struct BriefGated : Smooth {
+  TORCHACT_NO_PARAMETERS(BriefGated)
+  TORCHACT_INLINE float value(float v, float g) const {
+    const BriefSide side = Gate::side(g);
+    return (v * side.root) * (side.x * side.opened(Gate::gate(side)));
+  }
+  TORCHACT_INLINE Partials<float> partials(float v, float g) const {
+    const BriefSide side = Gate::side(g);
+    return {(side.x * side.root) * side.opened(Gate::gate(side)),
+            (v * side.root) * side.opened(Gate::derivative(side))};
+  }
+};
+
+struct BriefNormalGate {
+  TORCHACT_INLINE static BriefSide side(float g) {
+    return {at_least(g, -20.0f), g < 0, 20.0f, [](float t) { return -0.25f * (t * t); }};
+  }
+  TORCHACT_INLINE static float gate(const BriefSide& side) {
+    const Ratio<float> r = mills_ratio(side.t);
+    return r.numerator / r.denominator;
+  }
+  TORCHACT_INLINE static float derivative(const BriefSide& side) {
+    return mul_add(side.t, float(-1 / kRootOfTwoPi), gate(side));
+  }
+};
+
+struct BriefLogisticGate {
+  TORCHACT_INLINE static BriefSide side(float g) {
+    return {at_least(g, -kMostBrief), g < 0, kMostBrief, [](float t) { return -0.5f * t; }};
+  }
+  TORCHACT_INLINE static float gate(const BriefSide& side) { return 1 / (1 + side.e); }
+  TORCHACT_INLINE static float derivative(const BriefSide& side) {
+    const float r = gate(side);
+    return ((1 - side.t) + side.e) * (r * r);
+  }
+};
+
+struct BriefTanhGate {
+  using G = TanhGate<float, Reach::factor>;
+  TORCHACT_INLINE static BriefSide side(float g) {
+    return {at_least(g, -13.5f), g < 0, 13.5f, [](float t) { return t * mul_add(t * t, float(-0.5 * G::c), float(-0.5 * G::c * G::k)); }};
+  }
+  TORCHACT_INLINE static float gate(const BriefSide& side) { return 1 / (1 + side.e); }
+  TORCHACT_INLINE static float derivative(const BriefSide& side) {
+    const float r = gate(side), slope = mul_add(side.t * side.t, float(3 * G::c), float(G::c * G::k));
+    return mul_add(-side.t, slope, 1 + side.e) * (r * r);
+  }
+};
+
+/// as GLU
+struct BriefGLU : Smooth {
+  TORCHACT_NO_PARAMETERS(BriefGLU)
+  TORCHACT_INLINE static BriefSide side(float g) {
+    return {g, g < 0, kMostBrief, [](float t) { return -0.5f * t; }};
+  }
+  TORCHACT_INLINE float value(float v, float g) const {
+    const BriefSide s = side(g);
+    return (v * s.root) * (s.root / (1 + s.e));
+  }
+  TORCHACT_INLINE Partials<float> partials(float v, float g) const {
+    const BriefSide s = side(g);
+    const float r = 1 / (1 + s.e);
+    return {s.root * (s.root * r), (v * s.root_of_e) * (s.root_of_e * (r * r))};
+  }
+};
+
+/// as SwiGLU
+struct BriefSwiGLU : Smooth {
+  float alpha, most, limit, offset, low, high;
+  TORCHACT_INLINE explicit BriefSwiGLU(const double* p)
+      : alpha(float(p[0])),
+        most(at_most(kMostBrief / absolute(alpha), kGreatest<float>)),
+        limit(float(p[1])),
+        offset(float(p[2])),
+        low(alpha > 0 ? -most : float(-kInfinity)),
+        high(alpha > 0 ? limit : at_most(most, limit)) {}
+  TORCHACT_INLINE BriefSide side(float g) const {
+    const float x = clamp(g, low, high), half = -0.5f * absolute(alpha);
+    return {x, alpha * x < 0, most, [half](float t) { return half * t; }};
+  }
+  TORCHACT_INLINE float value(float v, float g) const {
+    const BriefSide s = side(g);
+    return ((clamp(v, -limit, limit) + offset) * s.root) * (s.x * (s.root / (1 + s.e)));
+  }
+  TORCHACT_INLINE Partials<float> partials(float v, float g) const {
+    const BriefSide s = side(g);
+    const float r = 1 / (1 + s.e), k = (mul_add(-absolute(alpha), s.t, 1.0f) + s.e) * (r * r);
+    const float by_gate = ((clamp(v, -limit, limit) + offset) * s.root) * s.opened(k);
+    return {absolute(v) > limit ? 0.0f : (s.x * s.root) * (s.root * r), g > limit ? 0.0f : by_gate};
+  }
+};
+
+// The formula by which bfloat16 numbers are computed; T is the type that this needs without a brief one.
+template <template <class> class Formula, class T>
+struct Brief {
+  using type = Formula<T>;
+};
+template <class T>
+struct Brief<GLU, T> {
+  using type = BriefGLU;
+};
+template <class T>
+struct Brief<GEGLU, T> {
+  using type = BriefGated<BriefNormalGate>;
+};
+template <class T>
+struct Brief<GEGLUTanh, T> {
+  using type = BriefGated<BriefTanhGate>;
+};
+template <class T>
+struct Brief<SwiGLU, T> {
+  using type = BriefSwiGLU;
+};
+template <class T>
+struct Brief<PlainSwiGLU, T> {
+  using type = BriefGated<BriefLogisticGate>;
+};
+
+// A shorter formula that stands for another where `applies` to its parameters.
+template <template <class> class Formula>
+struct Special {
+  static constexpr bool exists = false;
+};
+template <>
+struct Special<SwiGLU> {
+  static constexpr bool exists = true;
+  template <class T>
+  using Formula = PlainSwiGLU<T>;
+  static bool applies(const double* p) { return p[0] == 1 && p[1] == kInfinity && p[2] == 0; }
 };
 
 #undef TORCHACT_NO_PARAMETERS

@@ -185,8 +185,13 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         weight: the slope w for negative inputs, with one entry, or one for each channel (dimension 1 of ``input``);
             its gradient is summed over the entries of ``input`` that share it.
     """
-    if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or not _is_prelu_weight(weight, input):
-        return F.prelu(input, weight)  # which autocast may cast, and which raises
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._is_any_autocast_enabled()
+        or not torch.is_grad_enabled()
+        or not _is_prelu_weight(weight, input)
+    ):
+        return F.prelu(input, weight)  # which autocast may cast, and which raises; without a graph they are the same
     return autograd.PReLU.call(input, catalogue.per_channel(weight, input))
 
 

@@ -8,8 +8,8 @@
 namespace torchact::TORCHACT_CAPABILITY {
 
 constexpr cpu::Kernels kernels(const char* name) {
-#define TORCHACT_LOOPS_OF_ONE(key, Formula, parameters) loops<OfOne, formulas::Formula>(),
-#define TORCHACT_LOOPS_OF_TWO(key, Formula, parameters) loops<OfTwo, formulas::Formula>(),
+#define TORCHACT_LOOPS_OF_ONE(key, Formula, parameters) loops_of_one<formulas::Formula>(),
+#define TORCHACT_LOOPS_OF_TWO(key, Formula, parameters) loops_of_two<formulas::Formula>(),
   return {name,
           {{TORCHACT_ELEMENTWISE(TORCHACT_LOOPS_OF_ONE)}},
           {{TORCHACT_PAIRS(TORCHACT_LOOPS_OF_TWO)}},

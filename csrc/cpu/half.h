@@ -12,8 +12,8 @@ struct BFloat16 {
 
   static uint16_t narrow(float x) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, x);
-    const uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
-    return uint16_t((x != x ? bits | 0x00400000 : rounded) >> 16);
+    const uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);  // of a NaN, some number
+    return uint16_t((rounded >> 16) | (x != x ? 0x7fc0 : 0));
   }
 };
 
@@ -38,5 +38,34 @@ struct Float16 {
     return uint16_t((magnitude >= 0x477ff000 ? large : finite) | (bits >> 16 & 0x8000));
   }
 };
+
+// How numbers of a type lie in memory, and what they are computed in.
+template <class T>
+struct Number {
+  using Stored = T;
+  using Computed = T;
+  TORCHACT_INLINE static T load(T x) { return x; }
+  template <class Wide>
+  TORCHACT_INLINE static T store(Wide x) {
+    return T(x);
+  }
+};
+
+template <class Type>
+struct HalfNumber {
+  using Stored = uint16_t;
+  using Computed = float;
+  TORCHACT_INLINE static float load(uint16_t bits) { return Type::widen(bits); }
+  template <class Wide>
+  TORCHACT_INLINE static uint16_t store(Wide x) {
+    return Type::narrow(float(x));
+  }
+};
+
+template <>
+struct Number<BFloat16> : HalfNumber<BFloat16> {};
+
+template <>
+struct Number<Float16> : HalfNumber<Float16> {};
 
 }  // namespace torchact::TORCHACT_CAPABILITY

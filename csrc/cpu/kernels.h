@@ -15,14 +15,15 @@ using Loop = void (*)(const void* const* inputs, void* const* outputs, int64_t c
 
 // The types that tensors have. Numbers of 16 bits are computed in float32.
 enum class Type { float32, float64, bfloat16, float16, count };
-constexpr std::size_t kComputed = 2;  // the first two
+constexpr std::size_t kTypes = std::size_t(Type::count), kComputed = 2;  // the first two
 
 struct Direction {
   Loop forward;   // (input) -> (output), or (first, second) -> (output)
   Loop backward;  // (grad_output, saved) -> (grad_input), or (grad_output, first, second) -> (their gradients)
 };
 
-using Loops = std::array<Direction, kComputed>;
+// By type; null for those of 16 bits where they are to be widened first.
+using Loops = std::array<Direction, kTypes>;
 
 struct Half {
   Loop widen;   // (16-bit numbers) -> (float32)

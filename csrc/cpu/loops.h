@@ -11,7 +11,6 @@
 
 namespace torchact::TORCHACT_CAPABILITY {
 
-using cpu::Direction;
 using cpu::Half;
 using cpu::Loop;
 using cpu::Loops;
@@ -26,8 +25,14 @@ T* output(void* const* outputs, int i) {
   return static_cast<T*>(outputs[i]);
 }
 
+// What a formula is computed in for tensors of this type.
 template <template <class> class Formula, class T>
-using Computed = std::conditional_t<Formula<T>::wide, double, T>;
+using Computed = std::conditional_t<Formula<typename Number<T>::Computed>::wide, double, typename Number<T>::Computed>;
+
+// The formula for them.
+template <template <class> class Formula, class T>
+using Of = typename std::conditional_t<std::is_same_v<T, BFloat16>, formulas::Brief<Formula, Computed<Formula, T>>,
+                                       std::type_identity<Formula<Computed<Formula, T>>>>::type;
 
 // Applies `one` to the numbers from 0 to `count`. The functions that call it are flattened: GCC would not inline all.
 template <class One>
@@ -83,64 +88,75 @@ struct OfOne {
     const T* grad_output = input<T>(inputs, 0);
     const T* saved = input<T>(inputs, 1);
     T* grad_input = output<T>(outputs, 0);
+    auto store = [=](int64_t i, C derivative) {
+      grad_input[i] = T(formulas::gradient<F::selects>(C(grad_output[i]), derivative));
+    };
     if constexpr (F::waves)
       for_each_wave<std::is_same_v<T, float>>(
           count, [=](int64_t i) { return formula.fits(saved[i]); },
           [=](int64_t i) { return formula.phase(C(saved[i])); },
-          [=](int64_t i, auto phase, auto wave) {
-            grad_input[i] = T(C(grad_output[i]) * formula.derivative(C(saved[i]), phase, wave));
-          });
+          [=](int64_t i, auto phase, auto wave) { store(i, formula.derivative(C(saved[i]), phase, wave)); });
     else
-      for_each(count, [=](int64_t i) {
-        grad_input[i] = T(formulas::gradient<F::selects>(C(grad_output[i]), formula.derivative(C(saved[i]))));
-      });
+      for_each(count, [=](int64_t i) { store(i, formula.derivative(C(saved[i]))); });
   }
 };
 
 template <template <class> class Formula, class T>
 struct OfTwo {
+  using N = Number<T>;
+  using S = typename N::Stored;
   using C = Computed<Formula, T>;
-  using F = Formula<C>;
+  using F = Of<Formula, T>;
 
   [[gnu::flatten]] static void forward(const void* const* inputs, void* const* outputs, int64_t count,
                                        const void* parameters) {
+    if constexpr (formulas::Special<Formula>::exists) {
+      using Special = formulas::Special<Formula>;
+      if (Special::applies(static_cast<const double*>(parameters)))
+        return OfTwo<Special::template Formula, T>::forward(inputs, outputs, count, parameters);
+    }
     const F formula(static_cast<const double*>(parameters));
-    const T* first = input<T>(inputs, 0);
-    const T* second = input<T>(inputs, 1);
-    T* y = output<T>(outputs, 0);
+    const S* first = input<S>(inputs, 0);
+    const S* second = input<S>(inputs, 1);
+    S* y = output<S>(outputs, 0);
     if constexpr (F::waves)
       for_each_wave<std::is_same_v<T, float>>(
-          count, [=](int64_t i) { return formula.fits(first[i], second[i]); },
-          [=](int64_t i) { return formula.phase(C(first[i]), C(second[i])); },
+          count, [=](int64_t i) { return formula.fits(N::load(first[i]), N::load(second[i])); },
+          [=](int64_t i) { return formula.phase(C(N::load(first[i])), C(N::load(second[i]))); },
           [=](int64_t i, auto phase, auto wave) {
-            y[i] = T(formula.value(C(first[i]), C(second[i]), phase, wave));
+            y[i] = N::store(formula.value(C(N::load(first[i])), C(N::load(second[i])), phase, wave));
           });
     else
-      for_each(count, [=](int64_t i) { y[i] = T(formula.value(C(first[i]), C(second[i]))); });
+      for_each(count, [=](int64_t i) { y[i] = N::store(formula.value(C(N::load(first[i])), C(N::load(second[i])))); });
   }
 
   [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
                                         const void* parameters) {
+    if constexpr (formulas::Special<Formula>::exists) {
+      using Special = formulas::Special<Formula>;
+      if (Special::applies(static_cast<const double*>(parameters)))
+        return OfTwo<Special::template Formula, T>::backward(inputs, outputs, count, parameters);
+    }
     const F formula(static_cast<const double*>(parameters));
-    const T* grad_output = input<T>(inputs, 0);
-    const T* first = input<T>(inputs, 1);
-    const T* second = input<T>(inputs, 2);
-    T* grad_first = output<T>(outputs, 0);
-    T* grad_second = output<T>(outputs, 1);
+    const S* grad_output = input<S>(inputs, 0);
+    const S* first = input<S>(inputs, 1);
+    const S* second = input<S>(inputs, 2);
+    S* grad_first = output<S>(outputs, 0);
+    S* grad_second = output<S>(outputs, 1);
     auto store = [=](int64_t i, auto partials) {
-      const C g = C(grad_output[i]);
-      grad_first[i] = T(formulas::gradient<F::selects>(g, partials.by_first));
-      grad_second[i] = T(formulas::gradient<F::selects>(g, partials.by_second));
+      const C g = C(N::load(grad_output[i]));
+      grad_first[i] = N::store(formulas::gradient<F::selects>(g, partials.by_first));
+      grad_second[i] = N::store(formulas::gradient<F::selects>(g, partials.by_second));
     };
     if constexpr (F::waves)
       for_each_wave<false>(
-          count, [=](int64_t i) { return formula.fits(first[i], second[i]); },
-          [=](int64_t i) { return formula.phase(C(first[i]), C(second[i])); },
+          count, [=](int64_t i) { return formula.fits(N::load(first[i]), N::load(second[i])); },
+          [=](int64_t i) { return formula.phase(C(N::load(first[i])), C(N::load(second[i]))); },
           [=](int64_t i, auto phase, auto wave) {
-            store(i, formula.partials(C(first[i]), C(second[i]), phase, wave));
+            store(i, formula.partials(C(N::load(first[i])), C(N::load(second[i])), phase, wave));
           });
     else
-      for_each(count, [=](int64_t i) { store(i, formula.partials(C(first[i]), C(second[i]))); });
+      for_each(count, [=](int64_t i) { store(i, formula.partials(C(N::load(first[i])), C(N::load(second[i])))); });
   }
 };
 
@@ -193,10 +209,21 @@ struct OfHalf {
   static constexpr Half loops() { return {&widen, &narrow, {&forward, &backward}}; }
 };
 
-template <template <template <class> class, class> class Over, template <class> class Formula>
-constexpr Loops loops() {
-  return {{{&Over<Formula, float>::forward, &Over<Formula, float>::backward},
-           {&Over<Formula, double>::forward, &Over<Formula, double>::backward}}};
+template <class Over>
+constexpr cpu::Direction direction() {
+  return {&Over::forward, &Over::backward};
+}
+
+// Numbers of 16 bits are widened first: mostly they are looked up instead.
+template <template <class> class Formula>
+constexpr Loops loops_of_one() {
+  return {direction<OfOne<Formula, float>>(), direction<OfOne<Formula, double>>()};
+}
+
+template <template <class> class Formula>
+constexpr Loops loops_of_two() {
+  return {direction<OfTwo<Formula, float>>(), direction<OfTwo<Formula, double>>(),
+          direction<OfTwo<Formula, BFloat16>>(), direction<OfTwo<Formula, Float16>>()};
 }
 
 }  // namespace torchact::TORCHACT_CAPABILITY

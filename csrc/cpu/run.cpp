@@ -206,9 +206,11 @@ void run(const Pass& pass, int64_t count) {
 void run(const Kernel& kernel, const Operands& operands, ScalarType scalar_type, const double* parameters) {
   const Type type = type_of(scalar_type);
   const Loops& loops = kernel.of_two ? kernels().pair[kernel.formula] : kernels().elementwise[kernel.formula];
-  const Direction& direction = loops[type == Type::float64 ? 1 : 0];
+  const bool direct = loops[std::size_t(type)].forward != nullptr;
+  const Direction& direction = loops[direct ? std::size_t(type) : 0];
   const Loop loop = kernel.backward ? direction.backward : direction.forward;
-  run(Pass(operands, size_of(type), loop, parameters, half_of(type)), element_count(operands.geometry));
+  run(Pass(operands, size_of(type), loop, parameters, direct ? nullptr : half_of(type)),
+      element_count(operands.geometry));
 }
 
 void look_up(const Operands& operands, ScalarType scalar_type, const float* table) {

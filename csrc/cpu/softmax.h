@@ -128,8 +128,7 @@ struct Softmax {
 
 template <Normalised kind>
 constexpr Loops softmax_loops() {
-  return {{{&Softmax<float, kind>::forward, &Softmax<float, kind>::backward},
-           {&Softmax<double, kind>::forward, &Softmax<double, kind>::backward}}};
+  return {direction<Softmax<float, kind>>(), direction<Softmax<double, kind>>()};
 }
 
 }  // namespace torchact::TORCHACT_CAPABILITY

@@ -146,14 +146,15 @@ PAIR_KERNELS: Mapping[str, Kernels] = MappingProxyType(
             PLAIN_PAIRS["geglu"],
         ),
         "swiglu": fused_pair("swiglu", PLAIN_PAIRS["swiglu"]),
-        "bilinear": fused_pair("bilinear", PLAIN_PAIRS["bilinear"]),
+        "bilinear": fused_pair("bilinear", PLAIN_PAIRS["bilinear"], forward=False),
     }
 )
 
 #: Of gated units whose halves are packed.
 PACKED_KERNELS: Mapping[str, Kernels] = MappingProxyType(
     {
-        **{key: fused_packed(key, of_halves(PAIR_KERNELS[key])) for key in ("glu", "reglu", "swiglu", "bilinear")},
+        **{key: fused_packed(key, of_halves(PAIR_KERNELS[key])) for key in ("glu", "reglu", "swiglu")},
+        "bilinear": fused_packed("bilinear", of_halves(PAIR_KERNELS["bilinear"]), forward=False),
         "geglu": _by_name(
             {
                 "none": fused_packed("geglu", _with("none", of_halves(PAIR_KERNELS["geglu"]))),

@@ -196,10 +196,14 @@ PLAIN: Mapping[str, Kernels] = MappingProxyType(
     }
 )
 
+_BILINEAR = catalogue.CATALOGUE["bilinear"].pair
+assert _BILINEAR is not None
+
 #: Of those that are functions of two tensors: with a learnable parameter, or with a gate.
 PLAIN_PAIRS: Mapping[str, Kernels] = MappingProxyType(
     {
         **{record.key: of_two(record.pair) for record in catalogue.CATALOGUE.values() if record.pair is not None},
         "prelu": Kernels(torch._prelu_kernel, _prelu_backward),
+        "bilinear": Kernels(torch.mul, of_two(_BILINEAR).backward),
     }
 )
