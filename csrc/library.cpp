@@ -206,27 +206,66 @@ Tensor normalised_backward(const Tensor& grad_output, const Tensor& saved, int64
   return grad_input;
 }
 
-// (count, sum, squares, zeros, non-finite, subnormal, within the intervals, exponents…, largest magnitude)
-Tensor statistics(const Tensor& input, const Tensor& intervals, bool exponents) {
+cpu::Statistics reduced(const Tensor& input, const Tensor& intervals, cpu::Counted counted) {
   STD_TORCH_CHECK(intervals.scalar_type() == ScalarType::Double && intervals.dim() == 2 && intervals.size(0) == 2 &&
                       intervals.is_contiguous() && intervals.is_cpu(),
                   "intervals: expected float64 numbers of shape (2, n): their lower ends, and their upper ends");
   const int64_t n = intervals.size(1);
   const double* low = intervals.const_data_ptr<double>();
-  const cpu::Statistics s =
-      cpu::statistics(operands({&input}), input.scalar_type(), low, low + n, int(n), exponents);
+  return cpu::statistics(operands({&input}), input.scalar_type(), low, low + n, int(n), counted);
+}
+
+constexpr int kSums = 7;
+
+std::array<double, kSums> sums_of(const Tensor& input, const cpu::Moments& m) {
+  return {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal),
+          double(m.within)};
+}
+
+// NaN where there is one
+double largest_of(const cpu::Moments& m) { return m.squares == m.squares ? m.largest : m.squares; }
+
+// (count, sum, squares, zeros, non-finite, subnormal, within the intervals, exponents…, largest magnitude)
+Tensor statistics(const Tensor& input, const Tensor& intervals, bool exponents) {
+  const cpu::Statistics s = reduced(input, intervals, exponents ? cpu::Counted::exponents : cpu::Counted::nothing);
   Geometry shape;
   shape.dimensions = 1;
   shape.sizes[0] = 8 + int64_t(s.exponents.size());
   shape.strides[0][0] = 1;
   Tensor result = empty(shape, 0, intervals);
   double* out = result.mutable_data_ptr<double>();
-  const auto& m = s.moments;
-  for (double value : {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal), double(m.within)})
-    *out++ = value;
+  for (double value : sums_of(input, s.moments)) *out++ = value;
   for (int64_t count : s.exponents) *out++ = double(count);
-  *out = m.squares == m.squares ? m.largest : m.squares;  // NaN where there is one
+  *out = largest_of(s.moments);
   return result;
+}
+
+// Merges the statistics of a tensor into those in `sums`, which has bins of exponents or has none.
+void add_statistics(Tensor sums, const Tensor& input, const Tensor& intervals) {
+  const bool binned = sums.numel() == kSums + cpu::kBins + 1;
+  STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && sums.is_cpu() && sums.is_contiguous() &&
+                      (binned || sums.numel() == kSums + 1),
+                  "sums: expected 8 or 72 float64 numbers on the CPU, got ", sums.numel());
+  const cpu::Statistics s = reduced(input, intervals, binned ? cpu::Counted::bins : cpu::Counted::nothing);
+  double* out = sums.mutable_data_ptr<double>();
+  for (double value : sums_of(input, s.moments)) *out++ += value;
+  for (int64_t count : s.exponents) *out++ += double(count);
+  const double largest = largest_of(s.moments);
+  if (!(largest <= *out) && *out == *out) *out = largest;
+}
+
+// Raises the largest magnitudes of the units along a dimension to those of their entries.
+void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
+  check_contiguous("input", input);
+  STD_TORCH_CHECK(0 <= dim && dim < input.dim(), "dim: expected a dimension of the input, which has ", input.dim(),
+                  ", got ", dim);
+  STD_TORCH_CHECK(largest.scalar_type() == ScalarType::Float && largest.is_cpu() && largest.is_contiguous() &&
+                      largest.numel() == input.size(dim),
+                  "largest: expected as many float32 numbers on the CPU as the dimension has entries");
+  cpu::UnitsContext context{1, input.size(dim), 1};
+  for (int64_t d = 0; d < dim; ++d) context.outer *= input.size(d);
+  for (int64_t d = dim + 1; d < input.dim(); ++d) context.inner *= input.size(d);
+  cpu::largest_of_units(input.const_data_ptr(), input.scalar_type(), context, largest.mutable_data_ptr<float>());
 }
 
 std::string instruction_set() { return cpu::instruction_set(); }
@@ -272,6 +311,8 @@ STABLE_TORCH_LIBRARY(torchact, m) {
     m.def((std::string(name) + "_backward(Tensor grad_output, Tensor saved, int dim) -> Tensor").c_str());
   }
   m.def("statistics(Tensor input, Tensor intervals, bool exponents) -> Tensor");
+  m.def("add_statistics(Tensor(a!) sums, Tensor input, Tensor intervals) -> ()");
+  m.def("add_largest_of_units(Tensor(a!) largest, Tensor input, int dim) -> ()");
   m.def("instruction_set() -> str");
   torchact::define_acceleration(m);
 }
@@ -288,6 +329,8 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
   m.impl("softmin_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::softmin>));
   m.impl("log_softmax_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::log_softmax>));
   m.impl("statistics", TORCH_BOX(&torchact::statistics));
+  m.impl("add_statistics", TORCH_BOX(&torchact::add_statistics));
+  m.impl("add_largest_of_units", TORCH_BOX(&torchact::add_largest_of_units));
 }
 
 #ifdef TORCHACT_CUDA

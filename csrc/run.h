@@ -26,12 +26,18 @@ void softmax(Normalised kind, const Operands& operands, ScalarType type, int64_t
 
 struct Statistics {
   Moments moments;
-  std::vector<int64_t> exponents;  // how many numbers have each exponent, if that was asked for
+  std::vector<int64_t> exponents;  // how many numbers have each exponent, or an exponent in each bin, if asked for
 };
+
+// What is asked for besides the moments.
+enum class Counted { nothing, exponents, bins };
 
 // Reduces a tensor in one pass. `low` and `high` are the ends of intervals that do not overlap.
 Statistics statistics(const Operands& operands, ScalarType type, const double* low, const double* high, int intervals,
-                      bool exponents);
+                      Counted counted);
+
+// Raises the largest magnitude of each unit to that of the entries of `data`, which lie side by side.
+void largest_of_units(const void* data, ScalarType type, const UnitsContext& context, float* largest);
 
 // The name of the instruction set that runs.
 const char* instruction_set();

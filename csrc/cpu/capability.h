@@ -17,7 +17,9 @@ constexpr cpu::Kernels kernels(const char* name) {
           {{&log_sigmoid<float>, &log_sigmoid<double>}},
           {{softmax_loops<Normalised::softmax>(), softmax_loops<Normalised::softmin>(),
             softmax_loops<Normalised::log_softmax>()}},
-          {{&Statistics<float>::run, &Statistics<double>::run}}};
+          {{&Statistics<float>::run, &Statistics<double>::run}},
+          {{&LargestOfUnits<float>::run, &LargestOfUnits<double>::run, &LargestOfUnits<BFloat16>::run,
+            &LargestOfUnits<Float16>::run}}};
 #undef TORCHACT_LOOPS_OF_ONE
 #undef TORCHACT_LOOPS_OF_TWO
 }

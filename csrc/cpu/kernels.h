@@ -41,11 +41,19 @@ struct Moments {
 struct StatisticsContext {
   Moments* moments;
   int64_t* exponents;  // how many numbers have each exponent, or null
+  int64_t* bins;       // how many have exponents in each bin, or null
   int intervals;       // which must not overlap
   const double *low, *high;
+  double smallest_normal;  // of the type that the tensor has
 };
 
 constexpr int kExponents = 2048;  // as many as float64 has; the other types have 256
+constexpr int kBins = 64;         // of four exponents each, of those that float32 has
+
+// Numbers that lie side by side: `outer` times `units` times `inner` of them.
+struct UnitsContext {
+  int64_t outer, units, inner;
+};
 
 enum class Normalised { softmax, softmin, log_softmax, count };
 
@@ -64,6 +72,7 @@ struct Kernels {
   std::array<Loop, kComputed> log_sigmoid;  // (x) -> (logsigmoid, exp(-|x|))
   std::array<Loops, std::size_t(Normalised::count)> softmax;  // whose context is a Tile
   std::array<Loop, kComputed> statistics;
+  std::array<Loop, kTypes> largest_of_units;  // (x) -> (largest, float32), whose context is a UnitsContext
 };
 
 // Each is compiled with the instructions that it is named for, and must run only where they are.

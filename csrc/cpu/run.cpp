@@ -42,6 +42,8 @@ Type type_of(ScalarType type) {
   }
 }
 
+double smallest_normal(Type type) { return type == Type::float64 ? 0x1p-1022 : type == Type::float16 ? 0x1p-14 : 0x1p-126; }
+
 int size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 
 template <class T>
@@ -275,17 +277,28 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
 }
 
 Statistics statistics(const Operands& operands, ScalarType scalar_type, const double* low, const double* high,
-                      int intervals, bool exponents) {
+                      int intervals, Counted counted) {
   // Parts of a fixed size: sums do not depend on the number of threads.
   constexpr int64_t kPart = 1 << 18;
   const Type type = type_of(scalar_type);
   const Pass pass(operands, size_of(type), kernels().statistics[type == Type::float64 ? 1 : 0], nullptr, half_of(type));
   const int64_t count = element_count(operands.geometry), parts = (count + kPart - 1) / kPart;
   std::vector<Moments> moments(parts);
-  std::vector<std::array<int64_t, kExponents>> counts(exponents ? parts : 0);
+  const std::size_t kinds = counted == Counted::nothing ? 0
+                            : counted == Counted::bins  ? kBins
+                            : type == Type::float64     ? kExponents
+                                                        : 256;
+  std::vector<int64_t> counts(parts * kinds);
   auto part = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const StatisticsContext context{&moments[i], exponents ? counts[i].data() : nullptr, intervals, low, high};
+      int64_t* own = kinds ? counts.data() + i * kinds : nullptr;
+      const StatisticsContext context{&moments[i],
+                                      counted == Counted::exponents ? own : nullptr,
+                                      counted == Counted::bins ? own : nullptr,
+                                      intervals,
+                                      low,
+                                      high,
+                                      smallest_normal(type)};
       pass.with(&context)(i * kPart, std::min(count, (i + 1) * kPart));
     }
   };
@@ -293,10 +306,14 @@ Statistics statistics(const Operands& operands, ScalarType scalar_type, const do
   if (parts > 1) torch::stable::parallel_for(0, parts, 1, part);
   Statistics result;
   for (const Moments& m : moments) add(result.moments, m);
-  if (exponents) result.exponents.resize(type == Type::float64 ? kExponents : 256);
-  for (const auto& each : counts)
-    for (std::size_t i = 0; i < result.exponents.size(); ++i) result.exponents[i] += each[i];
+  result.exponents.resize(kinds);
+  for (std::size_t i = 0; i < counts.size(); ++i) result.exponents[i % kinds] += counts[i];
   return result;
+}
+
+void largest_of_units(const void* data, ScalarType scalar_type, const UnitsContext& context, float* largest) {
+  void* output = largest;
+  kernels().largest_of_units[std::size_t(type_of(scalar_type))](&data, &output, 0, &context);
 }
 
 const char* instruction_set() { return kernels().name; }

@@ -179,9 +179,7 @@ class TestSignals:
             model.double()
             model[1].weight = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
             model(torch.tensor([[-1.0, 2.0]], dtype=torch.float64)).sum().backward()
-            assert not any(
-                total.requires_grad for probe in monitor._probes for total in (probe.saturated, probe.output)
-            )
+            assert not any(total.requires_grad for probe in monitor._probes for total in (probe.input, probe.output))
             layer = by_name(monitor.record())["1"]
         assert layer.saturated_fraction == layer.output.zero_fraction
 
@@ -386,7 +384,7 @@ class TestSteps:
         with GradientMonitor(model, every=1) as monitor:
             (model(batch()[0]).sum() * math.inf).backward()
             reading = monitor.record({parameter: torch.zeros_like(parameter) for parameter in model.parameters()})
-        assert [verdict.rule for verdict in monitor.verdicts()] == ["non-finite"]
+        assert monitor.verdicts()[0].title == "non-finite"
         assert reading.layers[-1].gradient.non_finite
 
     def test_a_fused_optimiser_that_unscales_by_itself(self):
@@ -567,7 +565,7 @@ class TestEveryActivation:
         layer = next(layer for layer in report.reading.layers if layer.activation == key)
         assert (layer.saturated_fraction is None) == (record.kind == "gated")
         assert layer.gradient.norm > 0
-        assert [verdict.rule for verdict in report.verdicts] == (["zero-gradient"] if key == "binary_step" else [])
+        assert [verdict.title for verdict in report.verdicts] == (["zero-gradient"] if key == "binary_step" else [])
         assert str(report)
 
 
@@ -675,7 +673,9 @@ class TestBadInput:
     def test_a_model_or_optimiser_of_another_kind(self):
         with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got 3"):
             GradientMonitor(3)
-        with pytest.raises(TypeError, match=r"optimizer: expected a torch\.optim\.Optimizer or None, got 'sgd'"):
+        with pytest.raises(
+            TypeError, match=r"optimizer: expected a torch\.optim\.Optimizer, several of them or None, got 'sgd'"
+        ):
             GradientMonitor(mlp(), "sgd")
 
     def test_an_optimiser_of_another_model(self):
@@ -750,7 +750,7 @@ class TestReport:
     def test_a_binary_step_is_told_to_be_a_structural_zero(self):
         report = torchact.diagnose(mlp(torchact.BinaryStep), F.cross_entropy, *batch())
         (verdict,) = report.verdicts
-        assert verdict.rule == "zero-gradient"
+        assert verdict.title == "zero-gradient"
         assert "structural zero: the derivative of BinaryStep (5)" in verdict.explanation
 
     def test_layers_are_judged_by_delta_and_not_by_the_weight_gradient(self):
@@ -767,7 +767,7 @@ class TestReport:
         delta_ratio = layers[0].gradient.norm / layers[-1].gradient.norm
         assert 0.2 < weight_ratio < 5
         assert delta_ratio < 1e-2
-        assert [verdict.rule for verdict in report.verdicts] == ["vanishing"]
+        assert "vanishing" in {verdict.title for verdict in report.verdicts if verdict.severity == "warning"}
 
 
 class TestDiagnose:
@@ -821,4 +821,4 @@ class TestDiagnose:
         report = torchact.diagnose(
             mlp(depth=12), F.cross_entropy, *batch(), thresholds=Thresholds(vanishing_ratio_sgd=0.0)
         )
-        assert report.verdicts == ()
+        assert "vanishing" not in {verdict.title for verdict in report.verdicts}

@@ -7,7 +7,11 @@ import torch
 from torchact import catalogue
 from torchact.diagnostics import rules
 from torchact.diagnostics.rules import Thresholds
-from torchact.diagnostics.statistics import LayerReading, Reading, Statistics
+from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
+
+
+def parameter(size):
+    return ParameterReading(gradient=Statistics(count=64, squares=1.0), weight=Statistics(count=64, squares=1.0 + size))
 
 
 def layer(index, norm, kind="Linear", activation=None, shape=(8,), saturated=None, **gradient):
@@ -21,7 +25,7 @@ def layer(index, norm, kind="Linear", activation=None, shape=(8,), saturated=Non
         output=Statistics(count=64, squares=64.0),
         gradient=statistics,
         saturated_fraction=saturated,
-        parameter_gradients={} if activation else {"weight": Statistics(count=64, squares=1.0)},
+        parameters={} if activation else {"weight": parameter(index)},
     )
 
 
@@ -30,8 +34,13 @@ def network(*norms):
     return Reading(step=0, layers=tuple(layer(index, norm) for index, norm in enumerate(norms)))
 
 
-def judged(reading, family="sgd", thresholds=None):
-    return {verdict.rule: verdict for verdict in rules.judge(reading, family, thresholds)}
+AT_ONCE = Thresholds(warm_up=0, patience=1)
+
+
+def judged(reading, family="sgd", thresholds=AT_ONCE):
+    """Return by their titles the verdicts that are more than information."""
+    verdicts = rules.judge(reading, family, thresholds)
+    return {verdict.title: verdict for verdict in verdicts if verdict.severity != "info"}
 
 
 def test_gradients_of_like_size_get_no_verdict():
@@ -60,7 +69,7 @@ def test_exploding_names_the_layers_above_the_threshold():
 
 def test_thresholds_can_be_overridden():
     reading = network(1e-3, 1.0)
-    assert judged(reading, thresholds=Thresholds(vanishing_ratio_sgd=1e-4)) == {}
+    assert judged(reading, thresholds=dataclasses.replace(AT_ONCE, vanishing_ratio_sgd=1e-4)) == {}
     assert "exploding" in judged(network(3.0, 1.0), thresholds=Thresholds(exploding_ratio=2.0))
     with pytest.raises(dataclasses.FrozenInstanceError):
         Thresholds().exploding_ratio = 1.0
@@ -131,13 +140,13 @@ def test_a_gated_unit_whose_gates_are_all_shut_is_told():
 
 
 def test_an_activation_that_learns_its_parameter_is_no_layer_of_its_own_to_the_decay():
-    learning = {"weight": Statistics(count=1, squares=1.0)}
+    learning = {"weight": parameter(0)}
     pairs = [
         (layer(2 * i, 0.5 ** (3 - i)), layer(2 * i + 1, 0.5 ** (3 - i), kind="PReLU", activation="prelu"))
         for i in range(4)
     ]
     layers = [
-        entry if not entry.activation else dataclasses.replace(entry, parameter_gradients=learning)
+        entry if not entry.activation else dataclasses.replace(entry, parameters=learning)
         for pair in pairs
         for entry in pair
     ]

@@ -1,8 +1,22 @@
 """Instruments that show how gradients pass through a model: hooks, statistics, verdicts, reports."""
 
-from torchact.diagnostics.monitor import GradientMonitor, diagnose
+from torchact.diagnostics.depth import Decay
+from torchact.diagnostics.evidence import Evidence, Thresholds, Verdict
+from torchact.diagnostics.monitor import GradientError, GradientMonitor, diagnose
 from torchact.diagnostics.report import Report
-from torchact.diagnostics.rules import Thresholds, Verdict
-from torchact.diagnostics.statistics import LayerReading, Reading, Statistics
+from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
 
-__all__ = ["GradientMonitor", "LayerReading", "Reading", "Report", "Statistics", "Thresholds", "Verdict", "diagnose"]
+__all__ = [
+    "Decay",
+    "Evidence",
+    "GradientError",
+    "GradientMonitor",
+    "LayerReading",
+    "ParameterReading",
+    "Reading",
+    "Report",
+    "Statistics",
+    "Thresholds",
+    "Verdict",
+    "diagnose",
+]

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch import distributed as dist
 
-from torchact.diagnostics import rules, statistics
-from torchact.diagnostics.probes import Probe, Switch, own_parameters, watchable
+from torchact.diagnostics import collecting, distributed, rules
+from torchact.diagnostics.collecting import Collector, Gradients
+from torchact.diagnostics.probes import Probe, Signal, Switch, watchable
 from torchact.diagnostics.report import Report
-from torchact.diagnostics.rules import Thresholds, Verdict
-from torchact.diagnostics.statistics import LayerReading, Reading
+from torchact.diagnostics.rules import Rule, Thresholds, Verdict
+from torchact.diagnostics.sinks.base import Sink, Sinks
+from torchact.diagnostics.statistics import Reading
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
+_SIGNALS: frozenset[Signal] = frozenset(get_args(Signal))
 _watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _UNSEEN = (
     "GradientMonitor: parameters have gradients, but no module call was seen since the last step. A compiled model "
@@ -31,34 +37,58 @@ _UNSEEN = (
 )
 
 
+class GradientError(RuntimeError):
+    """What a monitor with ``on_error="raise"`` raises; its ``verdicts`` say why."""
+
+    def __init__(self, verdicts: tuple[Verdict, ...]) -> None:
+        super().__init__("\n".join(map(str, verdicts)))
+        self.verdicts = verdicts
+
+
 class GradientMonitor:
     """Watches how gradients pass through a model while it trains.
 
-    For every module that owns parameters and every activation it records the norm of δ = ∂L/∂output, the norms of the
-    parameters' gradients, and mean, deviation, zero fraction and saturated fraction of the output. Sums are taken
-    over the batch, and over all calls and micro-batches since the last optimiser step. All norms are Euclidean norms
-    over the whole tensor, summed in float64. Values are read when the optimiser steps: parameter gradients are those
-    that it is about to use, after clipping and unscaling, while δ is of the loss as it was differentiated, and so under
-    a gradient scaler larger by its scale.
+    For every module that owns parameters and every activation it records statistics of the output and of δ =
+    ∂L/∂output, of the parameters and of their gradients; which, :class:`LayerReading` says. Sums are taken over the
+    batch, and over all calls and micro-batches since the last optimiser step. All norms are Euclidean norms over the
+    whole tensor, summed in float64. Values are read when the optimiser steps: parameter gradients are those that it is
+    about to use, after clipping and unscaling, while δ is of the loss as it was differentiated, and so under a gradient
+    scaler larger by its scale.
 
     The model and its training are left as they are: the weights come out bit-identical with and without a monitor.
     Under ``torch.compile`` the hooks become part of the graph, without a break from torch 2.13 on; attach the monitor
     before the first call of the compiled model, which ignores hooks that come later (a warning says so).
 
+    On several ranks each has its own monitor. With a ``group`` their statistics are merged at each reading, and only
+    its first rank writes to the sinks. δ is then that of the loss averaged over the ranks, as DistributedDataParallel
+    and fully_shard average gradients. Parameters that are DTensors can only be read by all ranks together.
+
     Args:
         model: the model to watch.
-        optimizer: its optimiser, which tells the monitor when a step is done. Without one, call :meth:`record` after
-            each backward pass. One that is given a closure (LBFGS) announces its step before the backward pass, so that
-            a reading then belongs to the step before.
-        log_dir: the TensorBoard run's folder; None keeps readings in memory only.
+        optimizer: its optimiser, which tells the monitor when a step is done, or several, as of a GAN: each has its own
+            count of steps and its own readings. Without one, call :meth:`record` after each backward pass. One that is
+            given a closure (LBFGS) announces its step before the backward pass, so that a reading then belongs to the
+            step before.
+        log_dir: the TensorBoard run's folder; None writes none.
         every: record each step whose number is a multiple of this, from step 0.
         keep: how many of the latest readings stay in :attr:`history`.
         thresholds: where a measurement becomes a verdict.
+        signals: what to record of ``"outputs"``, ``"gradients"`` (δ) and ``"parameters"``; by default all. With
+            parameters alone no hook is on any module.
+        updates: whether to measure what each step adds to the parameters; this copies them before each step that is
+            recorded.
+        group: the ranks to merge over, where models are trained on several; all of them have to attach a monitor. By
+            default none, or all ranks for a model with DTensors.
+        sinks: where readings go besides :attr:`history` and ``log_dir``: objects with ``write(reading)`` and
+            ``close(report)``.
+        rules: what :meth:`verdicts` applies, by default :data:`.rules.RULES`.
+        on_error: ``"report"`` tells of verdicts when asked; ``"raise"`` judges each reading and raises from the
+            optimiser's step, before it changes a parameter, where one is an error.
 
     Raises:
-        TypeError: ``model`` is no module, or ``optimizer`` no optimiser.
-        ValueError: ``every`` or ``keep`` is not a positive whole number, the model has no trainable parameters, or the
-            optimiser holds none of them.
+        TypeError: ``model`` is no module, ``optimizer`` no optimiser, or one of ``sinks`` lacks a method.
+        ValueError: ``every`` or ``keep`` is not a positive whole number, ``signals`` or ``on_error`` is none of those
+            named, the model has no trainable parameters, or an optimiser holds none of them.
         RuntimeError: a module of this model is already being monitored.
         OSError: ``log_dir`` cannot be written to.
 
@@ -80,46 +110,94 @@ class GradientMonitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizers = None,
         log_dir: str | Path | None = None,
         *,
         every: int = 10,
         keep: int = 1000,
         thresholds: Thresholds | None = None,
+        signals: Collection[Signal] = _SIGNALS,
+        updates: bool = False,
+        group: dist.ProcessGroup | None = None,
+        sinks: Iterable[Sink] = (),
+        rules: Sequence[Rule] = rules.RULES,
+        on_error: Literal["report", "raise"] = "report",
     ) -> None:
-        _check_arguments(model, optimizer, every=every, keep=keep)
+        optimizers = _as_sequence(optimizer)
+        _check_arguments(model, optimizers, every=every, keep=keep)
+        _check_choices("signals", signals, _SIGNALS)
+        _check_choices("on_error", [on_error], {"report", "raise"})
         self.every = every
         self.thresholds = thresholds or Thresholds()
         self.history: deque[Reading] = deque(maxlen=keep)  #: the latest readings, the last one at its end
-        self.step = 0
-        self._family = rules.optimizer_family(optimizer)
-        self._optimized = optimizer is not None
-        self._sink = _tensorboard_sink(log_dir)
+        self._signals = frozenset(signals)
+        self._updates = updates
+        self._rules = tuple(rules)
+        self._on_error = on_error
+        self._tracks = _tracks(optimizers)
+        if group is None and distributed.has_distributed_parameters(model):
+            group = dist.group.WORLD
+        board = _tensorboard_sink(log_dir)
+        self._board = board
+        writes = group is None or dist.get_rank(group) == 0
+        self._sinks = Sinks([*([board] if board else []), *sinks] if writes else [])
         self._switch = Switch()
         modules = list(watchable(model))
-        self._probes = [Probe(name, module, self._switch, self.thresholds.saturated_slope) for name, module in modules]
-        self._parameters = {name: own_parameters(module) for name, module in modules}
+        self._probes = [
+            Probe(name, module, self._switch, self.thresholds.saturated_slope, self._signals)
+            for name, module in modules
+        ]
+        self._collector = Collector(
+            modules,
+            self._probes,
+            window=self.thresholds.dead_window,
+            epsilons=self.thresholds.epsilons,
+            group=group,
+            hooked=self._signals != {"parameters"},
+        )
         handles = [
             handle for probe, (_, module) in zip(self._probes, modules, strict=True) for handle in probe.attach(module)
         ]
-        if optimizer is not None:
-            handles.append(optimizer.register_step_pre_hook(_StepHook(weakref.ref(self))))
+        for each in optimizers:
+            handles.append(each.register_step_pre_hook(_StepHook(weakref.ref(self), before=True)))
+            if updates:
+                handles.append(each.register_step_post_hook(_StepHook(weakref.ref(self), before=False)))
         watched = [module for _, module in modules]
         _watched.update(watched)
         # The hooks hold no reference to the monitor, so a monitor that is dropped without close() takes them along.
         self._detach = weakref.finalize(self, _detach, handles, self._probes, watched)
 
     @property
+    def step(self) -> int:
+        """The number of the step that is being made, of several optimisers of the first; set it to resume a run."""
+        return next(iter(self._tracks.values())).step
+
+    @step.setter
+    def step(self, number: int) -> None:
+        for track in self._tracks.values():
+            track.step = number
+            track.due = number % self.every == 0
+        self._switch.on = any(track.due for track in self._tracks.values())
+
+    @property
     def writer(self) -> SummaryWriter | None:
         """The TensorBoard writer, for curves of your own in the same run; None without ``log_dir``."""
-        return self._sink.writer if self._sink else None
+        return self._board.writer if self._board else None
 
     @property
     def closed(self) -> bool:
         """Whether the hooks are gone."""
         return not self._detach.alive
 
-    def record(self, gradients: Mapping[Tensor, Tensor | None] | None = None) -> Reading | None:
+    def before_clipping(self) -> None:
+        """Read the parameters' gradients before they are clipped: call this between backward pass and clipping.
+
+        Under a gradient scaler, call its ``unscale_(optimizer)`` before.
+        """
+        if not self.closed and self._switch.on:
+            self._collector.before_clipping()
+
+    def record(self, gradients: Gradients | None = None) -> Reading | None:
         """End a step: read what the hooks and the parameters' gradients say, if this step is one to record.
 
         The optimiser's step calls this. Call it yourself, after the backward pass, when there is no optimiser.
@@ -133,29 +211,20 @@ class GradientMonitor:
 
         Raises:
             RuntimeError: the monitor is closed.
+            GradientError: with ``on_error="raise"``, a verdict is an error.
         """
         if self.closed:
             raise RuntimeError("record: this monitor is closed; attach a new GradientMonitor")
-        reading = self._read(gradients) if self._switch.on else None
-        for probe in self._probes:
-            probe.reset()
-        missed = reading is not None and (not reading.layers or (self._optimized and _holds_a_skipped_step(reading)))
-        self.step += 1
-        self._switch.on = missed or self.step % self.every == 0
-        if reading is None or missed:
-            return None
-        self.history.append(reading)
-        if self._sink:
-            self._sink.write(reading)
-        return reading
+        return self._end(next(iter(self._tracks.values())), gradients)
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        """Return what the rules say of the latest reading.
+        """Return what the rules say of the latest reading, of several optimisers of the latest of each.
 
         Raises:
             RuntimeError: nothing was recorded yet.
         """
-        return rules.judge(self._latest(), self._family, self.thresholds)
+        self._latest()
+        return tuple(itertools.chain.from_iterable(map(self._judge, self._tracks.values())))
 
     def report(self, console: Console | None = None) -> Report:
         """Print the latest reading as a table in forward order, with the verdicts in words, and return the report.
@@ -171,11 +240,10 @@ class GradientMonitor:
         return report
 
     def close(self) -> None:
-        """Remove every hook and close the TensorBoard run; readings stay in :attr:`history`. May be called twice."""
+        """Remove every hook and close the sinks; readings stay in :attr:`history`. May be called twice."""
         if not self.closed:
             self._detach()
-            if self._sink:
-                self._sink.close(self._report() if self.history else None)
+            self._sinks.close(self._report() if self.history else None)
 
     def __enter__(self) -> GradientMonitor:
         return self
@@ -185,11 +253,79 @@ class GradientMonitor:
     ) -> None:
         self.close()
 
-    def _unscaled(self, scale: Tensor) -> dict[Tensor, Tensor | None] | None:
-        """Return the parameters' gradients divided by a gradient scaler's factor, if this step is one to record."""
-        if not self._switch.on:
+    def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        track = self._tracks[id(optimizer)]
+        scale = getattr(optimizer, "grad_scale", None)  # a fused optimiser unscales in its own kernel
+        gradients = None if scale is None or not self._is_due(track) else self._unscaled(optimizer, scale)
+        self._end(track, gradients, optimizer)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        track = self._tracks[id(optimizer)]
+        pending, track.pending = track.pending, None
+        if pending is not None:
+            vectors, before, step = pending
+            self._publish(track, self._collector.reading(vectors | collecting.updates(before), step, track.label))
+
+    def _is_due(self, track: _Track) -> bool:
+        return self._switch.on and track.due
+
+    def _end(
+        self, track: _Track, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None = None
+    ) -> Reading | None:
+        """End a step of an optimiser: read, forget, and tell the hooks whether the next step is to be recorded."""
+        step, due, reading = track.step, self._is_due(track), None
+        if due:
+            vectors = self._collector.collect(gradients, optimizer, with_parameters="parameters" in self._signals)
+            if self._updates and optimizer is not None:
+                track.pending = self._pending(vectors, step)
+            else:
+                reading = self._collector.reading(vectors, step, track.label)
+                self._warn_of_blindness(reading)
+        missed = reading is not None and (not self._saw(reading) or self._was_skipped(reading, optimizer))
+        self._collector.reset()
+        track.step += 1
+        track.due = missed or track.step % self.every == 0
+        self._switch.on = any(each.due for each in self._tracks.values())
+        if reading is None or missed:
             return None
-        parameters = {parameter for own in self._parameters.values() for parameter in own.values()}
+        self._publish(track, reading)
+        return reading
+
+    def _pending(self, vectors: Any, step: int) -> tuple[Any, Any, int]:
+        """Keep what a reading is made of until the step is done: copies, since the totals begin again."""
+        before = {
+            key[:2]: (parameter, parameter.detach().clone())
+            for key in vectors
+            if key[-1] == "weight"
+            for parameter in [self._collector.parameters[key[0]][key[1]]]
+        }
+        return {key: vector.clone() for key, vector in vectors.items()}, before, step
+
+    def _publish(self, track: _Track, reading: Reading) -> None:
+        self.history.append(reading)
+        self._sinks.write(reading)
+        if self._on_error == "raise":
+            errors = tuple(verdict for verdict in self._judge(track) if verdict.severity == "error")
+            if errors:
+                raise GradientError(errors)
+
+    def _saw(self, reading: Reading) -> bool:
+        return bool(reading.layers) or self._signals == {"parameters"}
+
+    def _was_skipped(self, reading: Reading, optimizer: torch.optim.Optimizer | None) -> bool:
+        return optimizer is not None and collecting.holds_a_skipped_step(reading)
+
+    def _warn_of_blindness(self, reading: Reading) -> None:
+        if reading.unprobed and not reading.layers and self._signals != {"parameters"}:
+            warnings.warn(_UNSEEN, stacklevel=2)
+
+    def _judge(self, track: _Track) -> tuple[Verdict, ...]:
+        readings = tuple(reading for reading in self.history if reading.optimizer == track.label)
+        return rules.judge(readings, track.family, self.thresholds, self._rules) if readings else ()
+
+    def _unscaled(self, optimizer: torch.optim.Optimizer, scale: Tensor) -> dict[Tensor, Tensor | None]:
+        """Return the parameters' gradients divided by a gradient scaler's factor."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         return {parameter: None if parameter.grad is None else parameter.grad / scale for parameter in parameters}
 
     def _latest(self) -> Reading:
@@ -200,27 +336,26 @@ class GradientMonitor:
     def _report(self) -> Report:
         return Report(reading=self._latest(), verdicts=self.verdicts())
 
-    def _read(self, gradients: Mapping[Tensor, Tensor | None] | None) -> Reading:
-        """Bring everything to the host in one copy and sort it into layers."""
-        vectors: dict[tuple[Any, ...], Tensor] = {}
-        for probe in self._probes:
-            vectors |= {(probe.name, signal): getattr(probe, signal) for signal in ("output", "gradient", "saturated")}
-            for name, parameter in self._parameters[probe.name].items():
-                gradient = parameter.grad if gradients is None else gradients.get(parameter)
-                if gradient is not None:
-                    vectors[probe.name, "parameter", name] = statistics.reduce_tensor(gradient)
-        values = _to_host(vectors)
-        seen = [(index, probe) for index, probe in enumerate(self._probes) if values[probe.name, "output"][0]]
-        if not seen and any("parameter" in key for key in vectors):
-            warnings.warn(_UNSEEN, stacklevel=2)
-        layers = (
-            _layer_reading(index if probe.position is None else probe.position, probe, values) for index, probe in seen
-        )
-        return Reading(
-            step=self.step,
-            layers=tuple(sorted(layers, key=lambda layer: layer.index)),
-            silent=tuple(probe.name for probe in self._probes if not values[probe.name, "output"][0]),
-        )
+
+class _Track:
+    """The steps of one optimiser."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer | None, label: str | None) -> None:
+        self.family = rules.optimizer_family(optimizer)
+        self.label = label
+        self.step = 0
+        self.due = True  # whether the step that is being made is to be recorded
+        self.pending: tuple[Any, Any, int] | None = None
+
+
+def _tracks(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, _Track]:
+    if len(optimizers) < 2:
+        optimizer = optimizers[0] if optimizers else None
+        return {id(optimizer): _Track(optimizer, None)}
+    return {
+        id(optimizer): _Track(optimizer, f"{position}_{type(optimizer).__name__}")
+        for position, optimizer in enumerate(optimizers)
+    }
 
 
 def diagnose(
@@ -241,7 +376,7 @@ def diagnose(
         loss_fn: called as ``loss_fn(model(inputs), targets)``; returns a scalar.
         inputs: a tensor, a tuple of positional arguments or a mapping of keyword arguments.
         targets: handed to ``loss_fn``.
-        thresholds: where a measurement becomes a verdict; layers are judged as under plain SGD.
+        thresholds: where a measurement becomes a verdict; layers are judged as under plain SGD, by this one reading.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :class:`GradientMonitor`.
@@ -253,10 +388,14 @@ def diagnose(
         >>> report = torchact.diagnose(
         ...     torch.nn.Sequential(*layers), torch.nn.functional.mse_loss, torch.randn(8, 16), torch.zeros(8, 16)
         ... )
-        >>> [verdict.rule for verdict in report.verdicts]
-        ['vanishing']
+        >>> [(verdict.rule, verdict.title) for verdict in report.verdicts if verdict.severity == "error"]
+        [('TA101', 'vanishing')]
     """
-    with GradientMonitor(model, every=1, thresholds=thresholds) as monitor, _unchanged(model), torch.enable_grad():
+    with (
+        GradientMonitor(model, every=1, thresholds=_of_one_reading(thresholds)) as monitor,
+        _unchanged(model),
+        torch.enable_grad(),
+    ):
         if isinstance(inputs, Mapping):
             outputs = model(**inputs)
         else:
@@ -268,6 +407,10 @@ def diagnose(
         gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
         monitor.record(dict(zip(parameters, gradients, strict=True)))
     return monitor._report()
+
+
+def _of_one_reading(thresholds: Thresholds | None) -> Thresholds:
+    return dataclasses.replace(thresholds or Thresholds(), warm_up=0, patience=1)
 
 
 class _unchanged:
@@ -288,43 +431,38 @@ class _unchanged:
                 buffer.copy_(original)
 
 
-def _holds_a_skipped_step(reading: Reading) -> bool:
-    """Tell whether a step that a gradient scaler skipped, because it overflowed, has left its gradients behind.
-
-    A gradient that is not finite at a layer's output makes the parameters' gradients so too. Where they are finite, the
-    former came from an earlier backward pass. The optimiser was not told of that one, nor was the monitor.
-    """
-    gradients = [statistics for layer in reading.layers for statistics in layer.parameter_gradients.values()]
-    overflowed = any(layer.gradient.non_finite for layer in reading.layers)
-    finite = bool(gradients) and not any(statistics.non_finite for statistics in gradients)
-    return overflowed and finite
-
-
 class _StepHook:
-    """An optimiser's pre-step hook that does not keep the monitor alive."""
+    """An optimiser's hook before or after its step that does not keep the monitor alive."""
 
-    def __init__(self, monitor: weakref.ref[GradientMonitor]) -> None:
+    def __init__(self, monitor: Callable[[], GradientMonitor | None], before: bool) -> None:
         self.monitor = monitor
+        self.before = before
 
     def __call__(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         monitor = self.monitor()
-        if monitor is not None:
-            scale = getattr(optimizer, "grad_scale", None)  # a fused optimiser unscales in its own kernel
-            monitor.record(None if scale is None else monitor._unscaled(scale))
+        if monitor is not None and not monitor.closed:
+            (monitor._before_step if self.before else monitor._after_step)(optimizer)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_StepHook, (_no_monitor,))
+        return _StepHook, (_no_monitor, self.before)
 
 
 def _no_monitor() -> None:
     """Stand for the monitor in a copied or unpickled optimiser, which nobody monitors."""
 
 
-def _check_arguments(model: object, optimizer: object, **counts: object) -> None:
+def _as_sequence(optimizer: Any) -> Sequence[torch.optim.Optimizer]:
+    if optimizer is None:
+        return ()
+    return tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
+
+
+def _check_arguments(model: object, optimizers: Sequence[torch.optim.Optimizer], **counts: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {model!r} of type {type(model).__name__}")
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"optimizer: expected a torch.optim.Optimizer or None, got {optimizer!r}")
+    for optimizer in optimizers:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, several of them or None, got {optimizer!r}")
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
@@ -332,7 +470,7 @@ def _check_arguments(model: object, optimizer: object, **counts: object) -> None
         raise ValueError(
             f"model: {type(model).__name__} has no trainable parameters, so there is no gradient to monitor"
         )
-    if isinstance(optimizer, torch.optim.Optimizer):
+    for optimizer in optimizers:
         optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if optimized.isdisjoint(map(id, model.parameters())):
             raise ValueError(f"optimizer: {type(optimizer).__name__} holds none of the model's parameters")
@@ -340,6 +478,12 @@ def _check_arguments(model: object, optimizer: object, **counts: object) -> None
         raise RuntimeError(
             f"model: a GradientMonitor is already attached to {type(model).__name__} or a part of it; close() it first"
         )
+
+
+def _check_choices(name: str, given: Collection[str], known: Collection[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown or not given:
+        raise ValueError(f"{name}: expected one of {', '.join(sorted(known))}, got {unknown or given!r}")
 
 
 def _tensorboard_sink(log_dir: str | Path | None) -> Any:
@@ -356,28 +500,3 @@ def _detach(handles: list[Any], probes: list[Probe], watched: list[nn.Module]) -
     for probe in probes:
         probe.release_leaves()
     _watched.difference_update(watched)
-
-
-def _to_host(vectors: dict[tuple[Any, ...], Tensor]) -> dict[tuple[Any, ...], list[float]]:
-    """Copy all vectors to the host at once."""
-    device = next(iter(vectors.values())).device
-    packed = torch.cat([vector.to(device) for vector in vectors.values()]).cpu()
-    pieces = packed.split([vector.numel() for vector in vectors.values()])
-    return {key: piece.tolist() for key, piece in zip(vectors, pieces, strict=True)}
-
-
-def _layer_reading(index: int, probe: Probe, values: Mapping[tuple[Any, ...], list[float]]) -> LayerReading:
-    saturated, inputs = values[probe.name, "saturated"]
-    return LayerReading(
-        index=index,
-        name=probe.name,
-        kind=probe.kind,
-        activation=probe.activation.key if probe.activation else None,
-        shape=probe.shape,
-        output=statistics.unpack(values[probe.name, "output"]),
-        gradient=statistics.unpack(values[probe.name, "gradient"]),
-        saturated_fraction=saturated / inputs if inputs else None,
-        parameter_gradients={
-            key[2]: statistics.unpack(vector) for key, vector in values.items() if key[:2] == (probe.name, "parameter")
-        },
-    )

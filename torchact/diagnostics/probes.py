@@ -7,10 +7,11 @@ activation's input is read before the call, because an in-place activation overw
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,15 @@ from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from torchact import catalogue, kernels, modules
-from torchact.diagnostics import saturation, statistics
+from torchact.diagnostics import distributed, saturation, statistics
 
+Signal = Literal["outputs", "gradients", "parameters"]
 _is_compiling = torch.compiler.is_compiling
+_CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+)
 
 
 class Switch:
@@ -30,6 +37,7 @@ class Switch:
     def __init__(self) -> None:
         self.on = True
         self.order = itertools.count()
+        self.channels_first = False  # whether the last layer with parameters puts units into dimension 1
 
 
 class Probe:
@@ -44,22 +52,37 @@ class Probe:
         module: the module to watch.
         switch: the monitor's; nothing is recorded while it is off.
         saturated_below: that fraction.
+        signals: which of ``"outputs"`` and ``"gradients"`` to record.
     """
 
-    def __init__(self, name: str, module: nn.Module, switch: Switch, saturated_below: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        switch: Switch,
+        saturated_below: float,
+        signals: frozenset[Signal] = frozenset({"outputs", "gradients"}),
+    ) -> None:
         self.name = name
         self.kind = type(module).__name__
         self.switch = switch
         self.activation = modules.activation_of(module)
-        self._slope = _Slope(self.activation, module) if self.activation and self.activation.kind != "gated" else None
+        self._signals = signals
+        has_slope = self.activation is not None and self.activation.kind != "gated" and "outputs" in signals
+        self._slope = _Slope(self.activation, module) if has_slope and self.activation is not None else None
         self._saturated_below = saturated_below
+        self._channels_first = isinstance(module, _CHANNELS_FIRST) if self.activation is None else None
+        self._has_units = self._slope is not None and saturation.has_dead_side(self._slope.activation)
         self.position: int | None = None
         self.shape: tuple[int, ...] = ()
         # Allocated once and written in place, because that is what torch.compile takes in a hook.
         device = next((parameter.device for parameter in module.parameters()), None)
         self.output = torch.zeros(statistics.SIZE, dtype=torch.float64, device=device)
-        self.gradient = torch.zeros_like(self.output)
-        self.saturated = torch.zeros_like(self.output[:2])  # (saturated inputs, all inputs)
+        self.gradient = torch.zeros(statistics.BINNED, dtype=torch.float64, device=device)
+        self.input = torch.zeros_like(self.output)  # of an activation, of whose entries it counts the saturated ones
+        self.samples = 0  # of uncompiled calls; those of compiled ones are the sum of a tensor
+        self.compiled_samples = torch.zeros(1, dtype=torch.float64, device=device)
+        self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
         self._recording = False
         self._calls_without_grad = 0
         self._hooks_on_leaves: list[RemovableHandle] = []
@@ -69,13 +92,24 @@ class Probe:
         return _blind_probe, ()
 
     def reset(self) -> None:
-        """Forget what was recorded."""
+        """Forget what was recorded, but for the units."""
         if self.switch.on:  # else nothing was added
-            for total in (self.output, self.gradient, self.saturated):
+            for total in self.totals:
                 total.zero_()
+            self.samples = 0
         self._recording = False
         self._calls_without_grad = 0
         self.release_leaves()
+
+    @property
+    def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is summed up on the model's device."""
+        return self.output, self.gradient, self.input, self.compiled_samples
+
+    def forget_units(self) -> None:
+        """Begin another window in which units may be active."""
+        if self.units is not None:
+            self.units.zero_()
 
     def release_leaves(self) -> None:
         """Remove the hooks on tensors that outlive the step: a module may hand back its input, as an identity does."""
@@ -85,56 +119,89 @@ class Probe:
 
     def attach(self, module: nn.Module) -> Iterator[RemovableHandle]:
         """Register the hooks and yield their handles."""
-        yield module.register_forward_pre_hook(self._before, with_kwargs=True)
+        if not self._signals & {"outputs", "gradients"}:
+            return
+        if self._slope is not None:
+            yield module.register_forward_pre_hook(self._before, with_kwargs=True)
         yield module.register_forward_hook(self._after)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._recording = self.switch.on and self._is_first_pass(module)
         if self._recording and self._slope is not None:
             with torch.no_grad():
-                for input in _floating_tensors((args, kwargs)):
-                    self._on_device_of(input)
-                    self.saturated.add_(self._count_saturated(self._slope, module, input.detach()))
+                for input in _floating_tensors(args[0] if len(args) == 1 and not kwargs else (args, kwargs)):
+                    for own in distributed.own_entries(input.detach()):
+                        self._on_device_of(own)
+                        self._see_input(self._slope, module, own)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not self._recording:
+        recording = self._recording if self._slope is not None else self.switch.on and self._is_first_pass(module)
+        if not recording:
             return
         if self.position is None and not _is_compiling():
             self.position = next(self.switch.order)
+        if self._channels_first is not None:
+            self.switch.channels_first = self._channels_first
+        tensors = _floating_tensors(output)
         with torch.no_grad():
-            for tensor in _floating_tensors(output):
-                self.shape = tuple(tensor.shape[1:])
-                self._on_device_of(tensor)
-                self.output.copy_(statistics.merge_reduced(self.output, statistics.reduce_tensor(tensor)))
-        for tensor in _floating_tensors(output):
-            if tensor.requires_grad:
-                handle = tensor.register_hook(self._on_gradient)
-                if not _is_compiling() and tensor.is_leaf:
-                    self._hooks_on_leaves.append(handle)
+            for tensor in tensors:
+                for own in distributed.own_entries(tensor.detach()):
+                    self._record(own)
+        if "gradients" in self._signals:
+            for tensor in tensors:
+                if tensor.requires_grad:
+                    handle = tensor.register_hook(self._on_gradient)
+                    if not _is_compiling() and tensor.is_leaf:
+                        self._hooks_on_leaves.append(handle)
+
+    def _record(self, output: Tensor) -> None:
+        self.shape = tuple(output.shape[1:])
+        self._on_device_of(output)
+        samples = output.shape[0] if output.dim() else 1
+        if _is_compiling():
+            self.compiled_samples.add_(samples)
+        else:
+            self.samples += samples
+        if "outputs" in self._signals:
+            statistics.add_reduced(self.output, output)
+            if self._has_units and output.dim() > 1 and output.numel():
+                self._see_units(output)
+
+    def _see_units(self, output: Tensor) -> None:
+        """Raise each unit's largest magnitude; units lie along dimension 1 behind convolutions, else along the last."""
+        dim = 1 if self.switch.channels_first else output.dim() - 1
+        if self.units is None or self.units.shape[0] != output.shape[dim] or self.units.device != output.device:
+            self.units = torch.zeros(output.shape[dim], dtype=torch.float32, device=output.device)
+        if not _is_compiling() and kernels.is_one_pass(output) and output.is_contiguous():
+            kernels.add_largest_of_units(self.units, output, dim)
+        else:
+            others = [other for other in range(output.dim()) if other != dim]
+            self.units.copy_(torch.maximum(self.units, output.abs().amax(others).float()))
 
     def _on_gradient(self, gradient: Tensor) -> None:
         if not _is_compiling() and torch._C._are_functorch_transforms_active():
             return  # batched gradients: a gradient of the gradients, not of the loss
         with torch.no_grad():
-            self.gradient.copy_(statistics.merge_reduced(self.gradient, statistics.reduce_tensor(gradient)))
+            for tensor in distributed.own_entries(gradient):
+                statistics.add_reduced(self.gradient, tensor)
 
     def _on_device_of(self, tensor: Tensor) -> None:
         """Follow a model that was moved after the monitor was attached."""
         if not _is_compiling() and self.output.device != tensor.device:
-            self.output, self.gradient, self.saturated = (
-                total.to(tensor.device) for total in (self.output, self.gradient, self.saturated)
+            self.output, self.gradient, self.input, self.compiled_samples = (
+                total.to(tensor.device) for total in self.totals
             )
 
-    def _count_saturated(self, slope: _Slope, module: nn.Module, input: Tensor) -> Tensor:
-        """Return (saturated, count) as a vector."""
+    def _see_input(self, slope: _Slope, module: nn.Module, input: Tensor) -> None:
+        """Count the entries of an activation's input, and those that are saturated."""
         if not _is_compiling() and kernels.is_one_pass(input):
             intervals = slope.intervals(self._saturated_below)
             if intervals is not None:
-                reduced = statistics.reduce_tensor(input, intervals)
-                return torch.stack((reduced[statistics.SATURATED], reduced[0]))
+                statistics.add_reduced(self.input, input, intervals)
+                return
         steepness, greatest = slope(module, input)
-        saturated = torch.count_nonzero(steepness <= self._saturated_below * greatest)
-        return torch.stack((saturated, torch.full_like(saturated, input.numel()))).double()
+        self.input[0].add_(input.numel())
+        self.input[statistics.SATURATED].add_(torch.count_nonzero(steepness <= self._saturated_below * greatest))
 
     def _is_first_pass(self, module: nn.Module) -> bool:
         """Tell a training pass from an evaluation, and a first pass from the recomputation of a checkpoint.
@@ -205,6 +272,7 @@ def _blind_probe() -> Probe:
     probe = Probe.__new__(Probe)
     probe.switch = Switch()
     probe.switch.on = False
+    probe._slope = None
     return probe
 
 
@@ -229,6 +297,15 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
-def _floating_tensors(tree: Any) -> list[Tensor]:
-    leaves = pytree.tree_leaves(tree)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())]
+def _floating_tensors(tree: Any) -> Sequence[Tensor]:
+    """Return the floating and complex tensors in nested tuples, lists, dictionaries and dataclasses, of own entries."""
+    if type(tree) is Tensor:  # nearly always
+        return (tree,) if tree.is_floating_point() or tree.is_complex() else ()
+    found: list[Tensor] = []
+    for leaf in pytree.tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            if leaf.is_floating_point() or leaf.is_complex():
+                found.append(leaf)
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            found += _floating_tensors([getattr(leaf, entry.name) for entry in dataclasses.fields(leaf)])
+    return found

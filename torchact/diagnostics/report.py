@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from torchact.diagnostics import rules
-from torchact.diagnostics.rules import Verdict
+from torchact.diagnostics import depth
+from torchact.diagnostics.depth import Decay
+from torchact.diagnostics.evidence import Verdict
 from torchact.diagnostics.statistics import Reading
 
 
@@ -24,9 +25,19 @@ class Report:
     verdicts: tuple[Verdict, ...]
 
     @property
+    def decay(self) -> Decay:
+        """Factor by which ‖δ‖ changes a layer, going backward, with its confidence interval."""
+        return depth.decay(self.reading)
+
+    @property
     def decay_per_layer(self) -> float:
-        """Factor by which ‖δ‖ changes a layer, going backward; see :func:`.rules.decay_per_layer`."""
-        return rules.decay_per_layer(self.reading)
+        """The factor alone."""
+        return self.decay.factor
+
+    @property
+    def layers_until_underflow(self) -> dict[str, float]:
+        """Behind how many layers each number format runs out; see :func:`.depth.layers_until_underflow`."""
+        return depth.layers_until_underflow(self.reading)
 
     @property
     def finding(self) -> str:
@@ -34,13 +45,15 @@ class Report:
         layers = self.reading.learning_layers
         if not layers:
             return "No layer with parameters received a gradient in this step."
-        if not self.verdicts:
-            first = layers[0].gradient.norm / layers[-1].gradient.norm
-            return (
+        said = list(map(str, self.verdicts))
+        if all(verdict.severity == "info" and verdict.title != "vanishing" for verdict in self.verdicts):
+            first = depth.first_over_last(self.reading)
+            said.insert(
+                0,
                 f"All {len(layers)} layers learn: the first layer's gradient is {first:.2g} times the last layer's"
-                f"{self._decay_in_words()}."
+                f"{self._decay_in_words()}.",
             )
-        return "\n".join(map(str, self.verdicts))
+        return "\n".join(said)
 
     @property
     def coverage(self) -> str:
@@ -56,7 +69,7 @@ class Report:
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("layer", overflow="fold")
         table.add_column("kind", no_wrap=True)
-        for heading in ("‖δ‖", "× next", "‖∂L/∂θ‖", "mean", "std", "zero", "sat."):
+        for heading in ("‖δ‖", "× next", "‖∂L/∂θ‖", "mean", "std", "zero", "sat.", "dead"):
             table.add_column(heading, justify="right", no_wrap=True)
         ratios = self._ratios_to_next()
         for layer in self.reading.layers:
@@ -70,6 +83,7 @@ class Report:
                 _short(layer.output.deviation),
                 _percent(layer.output.zero_fraction),
                 _percent(layer.saturated_fraction),
+                _percent(layer.dead_fraction),
             )
         return table
 
@@ -91,12 +105,15 @@ class Report:
         console.print(
             "δ = ∂L/∂output of the layer; × next: its ‖δ‖ over that of the next layer with parameters; "
             "‖∂L/∂θ‖: of the layer's own parameters; mean, std, zero: of its output; "
-            "sat.: fraction of an activation's inputs where its derivative is nearly zero.",
+            "sat.: fraction of an activation's inputs where its derivative is nearly zero; "
+            "dead: of a rectifier's units that were never active.",
             highlight=False,
             markup=False,
         )
-        if not math.isnan(self.decay_per_layer):
-            console.print(f"Decay per layer: × {self.decay_per_layer:.3g}", highlight=False, markup=False)
+        decay = self.decay
+        if not math.isnan(decay.factor):
+            interval = "" if math.isnan(decay.low) else f" (95 %: {decay.low:.3g} to {decay.high:.3g})"
+            console.print(f"Decay per layer: × {decay.factor:.3g}{interval}", highlight=False, markup=False)
         console.print(self.finding, highlight=False, markup=False)
         console.print(self.coverage, highlight=False, markup=False)
 

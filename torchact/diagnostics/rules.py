@@ -6,140 +6,145 @@ layer, so that ‖∂L/∂W‖ looks flat while δ fades by many orders of magni
 
 from __future__ import annotations
 
+import itertools
 import math
-import statistics as descriptive
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from torchact import catalogue
+from torchact.diagnostics import depth
+from torchact.diagnostics.depth import decay_per_layer
+from torchact.diagnostics.evidence import (
+    AUTOTRAINER,
+    DEBUGGER,
+    DEEP_CHECKER,
+    DEEP_DIAGNOSIS,
+    MEASURED,
+    Evidence,
+    Family,
+    Rule,
+    Thresholds,
+    Verdict,
+    optimizer_family,
+)
 from torchact.diagnostics.statistics import LayerReading, Reading
 
-Family = Literal["sgd", "adaptive"]
-_ADAPTIVE = ("adam", "adagrad", "adadelta", "adafactor", "rmsprop", "rprop", "lion", "lamb", "muon")
+__all__ = [
+    "RULES",
+    "Evidence",
+    "Family",
+    "Rule",
+    "Thresholds",
+    "Verdict",
+    "decay_per_layer",
+    "judge",
+    "optimizer_family",
+]
+
 _RECTIFIERS = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"),
     *("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "mish", "hardswish"),
 }
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny
+_FRAMES = 20  # readings that a verdict keeps
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Where a measurement becomes a verdict. A ratio is a layer's ‖δ‖ divided by the last layer's.
-
-    Sources: the two vanishing ratios were calibrated on 48 small networks: below 1e-2 a network did not learn under SGD
-    (precision 1.00, recall 0.90), and below 1e-10 it did not under Adam (1.00, 0.83), whose rescaling hides smaller
-    losses.
-    """
-
-    vanishing_ratio_sgd: float = 1e-2
-    vanishing_ratio_adaptive: float = 1e-10
-    exploding_ratio: float = 70.0  #: AUTOTRAINER's β3, doi:10.1109/ICSE43902.2021.00043
-    saturated_slope: float = 0.027  #: fraction of max |φ'|; the sigmoid's at |z| = 5, DeepDiagnosis, arXiv:2112.03542
-    saturated_fraction: float = 0.5  #: of an activation's elements; DeepDiagnosis
-
-    def vanishing_ratio(self, family: Family) -> float:
-        """Return the ratio below which a layer does not learn under this family of optimisers."""
-        return self.vanishing_ratio_adaptive if family == "adaptive" else self.vanishing_ratio_sgd
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One finding: what was measured, against which threshold, what it means and what would help."""
-
-    rule: str
-    severity: Literal["error", "warning"]
-    layers: tuple[str, ...]
-    value: float
-    threshold: float
-    explanation: str
-    suggestion: str
-
-    def __str__(self) -> str:
-        return f"{self.severity} [{self.rule}]: {self.explanation} {self.suggestion}"
-
-
-def optimizer_family(optimizer: torch.optim.Optimizer | None) -> Family:
-    """Return ``"adaptive"`` for optimisers that rescale each weight's gradient, such as Adam, else ``"sgd"``."""
-    if optimizer is None:
-        return "sgd"
-    bases = [base.__name__.casefold() for base in type(optimizer).__mro__]
-    return "adaptive" if any(name in base for base in bases for name in _ADAPTIVE) else "sgd"
-
-
-def decay_per_layer(reading: Reading) -> float:
-    """Return the factor by which ‖δ‖ changes from one layer to the one before it, going backward.
-
-    It is exp of the slope of a least-squares line through log‖δ‖ against depth, over the layers with parameters whose
-    outputs have the commonest shape (others differ for that reason alone), or over all of them where no shape repeats.
-    An activation that learns its own parameter is no layer of its own.
-    Below 1 gradients vanish, above 1 they explode. NaN with fewer than two layers whose gradient is positive and
-    finite.
-    """
-    candidates = [layer for layer in reading.learning_layers if layer.activation is None]
-    layers = [entry for entry in enumerate(candidates) if 0 < entry[1].gradient.norm < math.inf]
-    shapes = Counter(layer.shape for _, layer in layers)
-    commonest, count = shapes.most_common(1)[0] if shapes else ((), 0)
-    if count > 1:
-        layers = [(position, layer) for position, layer in layers if layer.shape == commonest]
-    if len(layers) < 2:
-        return math.nan
-    positions = [position for position, _ in layers]
-    heights = [math.log(layer.gradient.norm) for _, layer in layers]
-    return math.exp(-descriptive.linear_regression(positions, heights).slope)
-
-
-def judge(reading: Reading, family: Family = "sgd", thresholds: Thresholds | None = None) -> tuple[Verdict, ...]:
-    """Apply every rule to one reading.
+def judge(
+    readings: Reading | Sequence[Reading],
+    family: Family = "sgd",
+    thresholds: Thresholds | None = None,
+    rules: Sequence[Rule] | None = None,
+    functional: tuple[str, ...] = (),
+) -> tuple[Verdict, ...]:
+    """Apply rules to the readings of a run, of which the last is judged.
 
     Args:
-        reading: what one step showed.
-        family: of the optimiser that will use the gradients.
+        readings: what steps showed, oldest first; or one reading.
+        family: of the optimiser that uses the gradients.
         thresholds: other thresholds than the default ones.
+        rules: by default :data:`RULES`.
+        functional: activations that the model calls as functions.
     """
-    thresholds = thresholds or Thresholds()
-    return tuple(verdict for rule in RULES for verdict in rule(reading, family, thresholds))
+    evidence = Evidence(
+        readings=(readings,) if isinstance(readings, Reading) else tuple(readings),
+        family=family,
+        thresholds=thresholds or Thresholds(),
+        functional=functional,
+    )
+    return tuple(verdict for rule in (RULES if rules is None else rules) for verdict in rule(evidence))
 
 
-def non_finite(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
-    """Report NaN and infinity: the first output forward that has any, else the first δ backward."""
+def non_finite(evidence: Evidence) -> Iterator[Verdict]:
+    """TA001: NaN and infinity, the first output forward that has any, and the first δ backward."""
+    reading = evidence.latest
     forward = [layer for layer in reading.layers if layer.output.non_finite]
     backward = [layer for layer in reversed(reading.layers) if layer.gradient.non_finite]
-    for where, layers in (("output", forward), ("gradient", backward)):
+    if not forward and not backward:
+        return
+    said = []
+    for where, direction, layers in (("output", "forward", forward), ("gradient", "backward", backward)):
         if layers:
-            first = layers[0]
-            count = first.output.non_finite if where == "output" else first.gradient.non_finite
-            yield Verdict(
-                rule="non-finite",
-                severity="error",
-                layers=tuple(layer.name for layer in layers),
-                value=count,
-                threshold=0.0,
-                explanation=f"The {where} of {first.name} has {count:.0f} NaN or infinite values, first of all.",
-                suggestion="Lower the learning rate, clip gradients, or look at that layer's input.",
+            count = layers[0].output.non_finite if where == "output" else layers[0].gradient.non_finite
+            said.append(
+                f"The {where} of {layers[0].name} has {count:.0f} NaN or infinite values, first of all {direction}."
             )
-            return
+    first = (forward or backward)[0]
+    yield Verdict(
+        rule="TA001",
+        title="non-finite",
+        severity="error",
+        layers=tuple(layer.name for layer in forward or backward),
+        value=first.output.non_finite or first.gradient.non_finite,
+        threshold=0.0,
+        window=1,
+        explanation=" ".join(said),
+        suggestion="Lower the learning rate, clip gradients, or look at that layer's input.",
+        source=f"{DEBUGGER}: ExplodingTensor",
+        readings=evidence.readings[-_FRAMES:],
+    )
 
 
-def zero_gradient(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
-    """Report layers whose δ is exactly zero, and say which kind of zero it is."""
+def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
+    """TA303: layers whose δ is exactly zero, and which kind of zero it is; or in which most entries are."""
+    reading, limit = evidence.latest, evidence.thresholds.zero_fraction
     layers = reading.learning_layers
     zero = [layer for layer in layers if layer.gradient.largest == 0]
     if zero:
         explanation, suggestion = _kind_of_zero(reading, zero[-1])
         yield Verdict(
-            rule="zero-gradient",
+            rule="TA303",
+            title="zero-gradient",
             severity="error",
             layers=tuple(layer.name for layer in zero),
             value=0.0,
             threshold=0.0,
+            window=1,
             explanation=f"{_these(zero, layers)} not learn: the gradient there is exactly zero. {explanation}",
             suggestion=suggestion,
+            source=AUTOTRAINER,
         )
+    sparse = [layer for layer in layers if layer not in zero and _weights_zero(layer) >= limit]
+    if sparse:
+        yield Verdict(
+            rule="TA303",
+            title="zero-gradient",
+            severity="warning",
+            layers=tuple(layer.name for layer in sparse),
+            value=max(map(_weights_zero, sparse)),
+            threshold=limit,
+            window=1,
+            explanation=f"In {_names(sparse)} at least {limit:.0%} of the parameters' gradients are exactly zero.",
+            suggestion="Look for dead units behind them, or for inputs that are mostly zero.",
+            source=AUTOTRAINER,
+        )
+
+
+def _weights_zero(layer: LayerReading) -> float:
+    """Fraction of the layer's parameter gradients that are exactly zero."""
+    gradients = layer.parameter_gradients.values()
+    count = sum(gradient.count for gradient in gradients)
+    return sum(gradient.zeros for gradient in gradients) / count if count else 0.0
 
 
 def _kind_of_zero(reading: Reading, last_zero: LayerReading) -> tuple[str, str]:
@@ -178,65 +183,299 @@ def _all_flat(layer: LayerReading, activation: catalogue.Activation) -> bool:
     return layer.saturated_fraction == 1.0
 
 
-def vanishing(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
-    """Report layers whose ‖δ‖ is a small fraction of the last layer's."""
-    layers = reading.learning_layers
-    if not layers:
+def vanishing(evidence: Evidence) -> Iterator[Verdict]:
+    """TA101 and TA102: layers whose ‖δ‖ is a small fraction of the last layer's, several readings running."""
+    thresholds, adaptive = evidence.thresholds, evidence.family == "adaptive"
+    readings = evidence.running(thresholds.patience, thresholds.warm_up)
+    early = not readings
+    readings = readings or (evidence.latest,)
+    threshold = thresholds.vanishing_ratio(evidence.family)
+    ratios = [depth.ratios_to_last(reading) for reading in readings]
+    layers = evidence.latest.learning_layers
+    faded = [layer for layer in layers if all(0 < of.get(layer.name, 0) < threshold for of in ratios)]
+    if not faded:
         return
-    last = layers[-1].gradient.norm
-    threshold = thresholds.vanishing_ratio(family)
-    faded = [layer for layer in layers if 0 < layer.gradient.norm < threshold * last]
-    if faded:
-        decay = decay_per_layer(reading)
-        ratio = min(layer.gradient.norm for layer in faded) / last
+    ratio = min(ratios[-1][layer.name] for layer in faded)
+    worst = all(min(of[layer.name] for layer in faded) < thresholds.vanishing_ratio_sgd_error for of in ratios)
+    yield Verdict(
+        rule="TA102" if adaptive else "TA101",
+        title="vanishing",
+        severity="info" if early else "error" if adaptive or worst else "warning",
+        layers=tuple(layer.name for layer in faded),
+        value=ratio,
+        threshold=threshold,
+        window=len(readings),
+        explanation=f"{_these(faded, layers)} not learn{'' if not early else ', if it stays like this'}: the gradient"
+        f" there is down to {ratio:.1e} of the last layer's and changes by a factor of"
+        f" {decay_per_layer(evidence.latest):.2g} a layer going backward.",
+        suggestion=_cure(evidence.latest),
+        source=MEASURED,
+    )
+
+
+def at_epsilon(evidence: Evidence) -> Iterator[Verdict]:
+    """TA102: layers whose gradients are so small that an adaptive optimiser's ε keeps it from rescaling them."""
+    limit = evidence.thresholds.at_epsilon_fraction
+    stuck = [layer for layer in evidence.latest.layers if _at_epsilon(layer) >= limit]
+    if stuck:
         yield Verdict(
-            rule="vanishing",
+            rule="TA102",
+            title="vanishing",
             severity="error",
-            layers=tuple(layer.name for layer in faded),
-            value=ratio,
-            threshold=threshold,
-            explanation=f"{_these(faded, layers)} not learn: the gradient there is down to {ratio:.1e} of the last"
-            f" layer's and changes by a factor of {decay:.2g} a layer going backward.",
-            suggestion=_cure(reading),
+            layers=tuple(layer.name for layer in stuck),
+            value=max(map(_at_epsilon, stuck)),
+            threshold=limit,
+            window=1,
+            explanation=f"{_these(stuck, evidence.latest.learning_layers)} not learn: √v̂ of most of their entries"
+            f" is within {evidence.thresholds.epsilons:g} times the optimiser's ε, which then sets the step's size.",
+            suggestion=_cure(evidence.latest),
+            source="Kingma and Ba 2015, arXiv:1412.6980, algorithm 1",
         )
 
 
-def exploding(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
-    """Report layers whose ‖δ‖ is a large multiple of the last layer's."""
-    layers = reading.learning_layers
-    if not layers:
+def _at_epsilon(layer: LayerReading) -> float:
+    known = [p for p in layer.parameters.values() if p.at_epsilon is not None and p.gradient.largest > 0]
+    entries = sum(p.gradient.count for p in known)
+    return sum((p.at_epsilon or 0) * p.gradient.count for p in known) / entries if entries else 0.0
+
+
+def decay(evidence: Evidence) -> Iterator[Verdict]:
+    """TA104: how the gradient fades with depth, and how far it would reach."""
+    measured = depth.decay(evidence.latest)
+    if not (measured.factor < evidence.thresholds.decay and measured.high < 1):  # a few layers say nothing
         return
-    last = layers[-1].gradient.norm
-    grown = [layer for layer in layers if thresholds.exploding_ratio * last < layer.gradient.norm < math.inf]
-    if grown and last > 0:
-        ratio = max(layer.gradient.norm for layer in grown) / last
-        yield Verdict(
-            rule="exploding",
-            severity="warning",
-            layers=tuple(layer.name for layer in grown),
-            value=ratio,
-            threshold=thresholds.exploding_ratio,
-            explanation=f"Gradients explode: they are up to {ratio:.1e} times the last layer's and change by a factor"
-            f" of {decay_per_layer(reading):.2g} a layer going backward.",
-            suggestion="Use smaller initial weights, normalisation layers or gradient clipping.",
+    interval = f" (95 % interval {measured.low:.2g} to {measured.high:.2g})"
+    reach = depth.layers_until_underflow(evidence.latest)
+    rooms = ", ".join(f"{name} after {layers:.0f}" for name, layers in reach.items() if math.isfinite(layers))
+    yield Verdict(
+        rule="TA104",
+        title="decay",
+        severity="info",
+        layers=tuple(layer.name for layer in evidence.latest.learning_layers),
+        value=measured.factor,
+        threshold=evidence.thresholds.decay,
+        window=1,
+        explanation=f"The gradient changes by a factor of {measured.factor:.2g}{interval} a layer going backward;"
+        f" counted from the last layer, numbers run out in {rooms} layers.",
+        suggestion=_cure(evidence.latest),
+        source=MEASURED,
+    )
+
+
+def exploding(evidence: Evidence) -> Iterator[Verdict]:
+    """TA105: layers whose ‖δ‖ is a large multiple of the last layer's."""
+    reading, limit = evidence.latest, evidence.thresholds.exploding_ratio
+    ratios = depth.ratios_to_last(reading)
+    grown = [layer for layer in reading.learning_layers if limit < ratios.get(layer.name, 0) < math.inf]
+    if grown:
+        ratio = max(ratios[layer.name] for layer in grown)
+        yield _exploding(
+            evidence,
+            tuple(layer.name for layer in grown),
+            (ratio, limit, 1),
+            f"they are up to {ratio:.1e} times the last layer's and change by a factor of"
+            f" {decay_per_layer(reading):.2g} a layer going backward.",
+            AUTOTRAINER,
         )
 
 
-def saturation(reading: Reading, family: Family, thresholds: Thresholds) -> Iterator[Verdict]:
-    """Report activations most of whose inputs lie where they have levelled off, the derivative being nearly zero."""
-    for layer in reading.layers:
+def growth(evidence: Evidence) -> Iterator[Verdict]:
+    """TA105: parameter gradients that double from reading to reading, or are far larger than in the beginning."""
+    thresholds = evidence.thresholds
+    norms = [_total_norm(reading) for reading in evidence.readings]
+    last = norms[-(thresholds.growth_patience + 1) :]
+    ratios = [after / before if before > 0 else math.nan for before, after in itertools.pairwise(last)]
+    if len(ratios) == thresholds.growth_patience and all(ratio >= thresholds.growth for ratio in ratios):
+        explanation = (
+            f"their norm has grown at least {thresholds.growth:g} times a reading, {len(ratios)} readings running."
+        )
+        yield _exploding(evidence, (), (min(ratios), thresholds.growth, len(last)), explanation, DEEP_CHECKER)
+    early = [norm for norm in norms[: thresholds.burst_readings] if math.isfinite(norm)]
+    if len(norms) > thresholds.burst_readings and early and math.inf > norms[-1] > thresholds.burst * max(early):
+        ratio = norms[-1] / max(early) if max(early) else math.inf
+        explanation = f"their norm is {ratio:.1e} times the largest of the first {thresholds.burst_readings} readings."
+        yield _exploding(evidence, (), (ratio, thresholds.burst, len(norms)), explanation, "Megatron-LM, spike rule")
+
+
+def _exploding(
+    evidence: Evidence,
+    layers: tuple[str, ...],
+    measured: tuple[float, float, int],
+    explanation: str,
+    source: str,
+) -> Verdict:
+    return Verdict(
+        rule="TA105",
+        title="exploding",
+        severity="warning",
+        layers=layers or tuple(layer.name for layer in evidence.latest.learning_layers),
+        value=measured[0],
+        threshold=measured[1],
+        window=measured[2],
+        explanation=f"Gradients explode: {explanation}",
+        suggestion="Use smaller initial weights, normalisation layers or gradient clipping.",
+        source=source,
+    )
+
+
+def _total_norm(reading: Reading) -> float:
+    return math.hypot(*(layer.parameter_gradient_norm for layer in reading.layers if layer.has_parameters))
+
+
+def dead_units(evidence: Evidence) -> Iterator[Verdict]:
+    """TA201: activations most of whose units were never active over a whole window of samples."""
+    thresholds = evidence.thresholds
+    for layer in evidence.latest.layers:
+        fraction = layer.dead_fraction or 0.0
+        if fraction > thresholds.dead_fraction:
+            yield Verdict(
+                rule="TA201",
+                title="dead-units",
+                severity="warning",
+                layers=(layer.name,),
+                value=fraction,
+                threshold=thresholds.dead_fraction,
+                window=1,
+                explanation=f"{fraction:.0%} of the units of {layer.kind} ({layer.name}) were not active for a single"
+                f" one of the last {thresholds.dead_window} samples or more.",
+                suggestion="Lower the learning rate or the initial biases, or take an activation with two live sides.",
+                source=DEEP_CHECKER,
+            )
+
+
+def saturation(evidence: Evidence) -> Iterator[Verdict]:
+    """TA202: activations most of whose inputs lie where they have levelled off, the derivative being nearly zero."""
+    thresholds = evidence.thresholds
+    for layer in evidence.latest.layers:
         fraction = layer.saturated_fraction or 0.0
         if fraction > thresholds.saturated_fraction and _levels_off(_record(layer), thresholds.saturated_slope):
             yield Verdict(
-                rule="saturation",
+                rule="TA202",
+                title="saturation",
                 severity="warning",
                 layers=(layer.name,),
                 value=fraction,
                 threshold=thresholds.saturated_fraction,
+                window=1,
                 explanation=f"{fraction:.0%} of the inputs of {layer.kind} ({layer.name}) lie where its"
                 f" derivative is below {thresholds.saturated_slope:.1%} of its maximum.",
                 suggestion="Use smaller initial weights, or normalise the layer's input.",
+                source=DEEP_DIAGNOSIS,
             )
+
+
+def initial_variance(evidence: Evidence) -> Iterator[Verdict]:
+    """TA204: outputs of like layers whose variances differ much in the first steps."""
+    thresholds, reading = evidence.thresholds, evidence.latest
+    layers = [layer for layer in reading.learning_layers if layer.activation is None and layer.output.deviation > 0]
+    variances = {layer.name: layer.output.deviation**2 for layer in layers[:-1]}  # the last one's is the task's
+    if reading.step >= thresholds.variance_steps or len(variances) < 2:
+        return
+    ratio = max(variances.values()) / min(variances.values())
+    if ratio > thresholds.variance_ratio:
+        yield Verdict(
+            rule="TA204",
+            title="initial-variance",
+            severity="warning",
+            layers=(min(variances, key=variances.__getitem__), max(variances, key=variances.__getitem__)),
+            value=ratio,
+            threshold=thresholds.variance_ratio,
+            window=1,
+            explanation=f"The variance of the layers' outputs differs by a factor of {ratio:.1e} in the beginning.",
+            suggestion=_cure(reading),
+            source=f"{DEBUGGER}: PoorWeightInitialization",
+        )
+
+
+def update_ratio(evidence: Evidence) -> Iterator[Verdict]:
+    """TA301: layers whose steps are too small or too large beside their weights, several readings running."""
+    thresholds = evidence.thresholds
+    readings = evidence.running(thresholds.update_patience, thresholds.warm_up)
+    for low in (True, False):
+        limit = thresholds.update_ratio_low if low else thresholds.update_ratio_high
+        of_reading = [_update_ratios(reading) for reading in readings]
+        outside = [
+            layer.name
+            for layer in evidence.latest.layers
+            if of_reading and all(_is_outside(of.get(layer.name), limit, low) for of in of_reading)
+        ]
+        if outside:
+            extreme = (min if low else max)(of_reading[-1][name] for name in outside)
+            yield Verdict(
+                rule="TA301",
+                title="update-ratio",
+                severity="warning",
+                layers=tuple(outside),
+                value=extreme,
+                threshold=limit,
+                window=len(readings),
+                explanation=f"Steps of {outside[0]}{' and others' if outside[1:] else ''} are {extreme:.1e} of their"
+                f" weights, {'below' if low else 'above'} {limit:g}.",
+                suggestion=f"{'Raise' if low else 'Lower'} the learning rate of these layers.",
+                source=DEEP_CHECKER,
+            )
+
+
+def _update_ratios(reading: Reading) -> dict[str, float]:
+    ratios = {layer.name: layer.update_ratio for layer in reading.layers}
+    return {name: ratio for name, ratio in ratios.items() if ratio is not None and ratio > 0}
+
+
+def _is_outside(ratio: float | None, limit: float, low: bool) -> bool:
+    return ratio is not None and (ratio < limit if low else ratio > limit)
+
+
+def unchanged(evidence: Evidence) -> Iterator[Verdict]:
+    """TA302: parameters that have gradients, and the very same values in several readings running."""
+    readings = evidence.running(evidence.thresholds.unchanged_patience)
+    layers = [_weights(reading) for reading in readings]
+    same = [
+        name for name, value in (layers[-1] if layers else {}).items() if all(of.get(name) == value for of in layers)
+    ]
+    if same and len(readings) > 1:
+        yield Verdict(
+            rule="TA302",
+            title="unchanged",
+            severity="error",
+            layers=tuple(same),
+            value=0.0,
+            threshold=0.0,
+            window=len(readings),
+            explanation=f"The parameters of {same[0]}{' and others' if same[1:] else ''} have gradients and have not"
+            f" changed at all between {len(readings)} readings.",
+            suggestion="Look whether the optimiser holds them, and whether its learning rate is zero.",
+            source=f"{DEBUGGER}: UnchangedTensor",
+        )
+
+
+def _weights(reading: Reading) -> dict[str, tuple[object, ...]]:
+    return {
+        layer.name: tuple((p.weight.total, p.weight.squares) for p in layer.parameters.values())
+        for layer in reading.layers
+        if layer.has_parameters
+    }
+
+
+def blind_spots(evidence: Evidence) -> Iterator[Verdict]:
+    """TA901: what the monitor cannot see."""
+    reading, said = evidence.latest, []
+    if reading.unprobed:
+        said.append(f"{', '.join(reading.unprobed)} have gradients, but no module that owns them was called.")
+    if evidence.functional:
+        said.append(f"Called as functions, which no hook sees: {', '.join(evidence.functional)}.")
+    if said:
+        yield Verdict(
+            rule="TA901",
+            title="blind-spot",
+            severity="info",
+            layers=reading.silent,
+            value=float(len(reading.unprobed) + len(evidence.functional)),
+            threshold=0.0,
+            window=1,
+            explanation=" ".join(said),
+            suggestion="Use torchact's modules in place of functions where you want to see them.",
+            source="torchact",
+        )
 
 
 def _record(layer: LayerReading) -> catalogue.Activation | None:
@@ -266,13 +505,26 @@ def _passes_far_inputs_only(activation: catalogue.Activation) -> bool:
     return centre == 0 and min(left, right) > activation.max_derivative() / 2
 
 
-RULES: tuple[Callable[[Reading, Family, Thresholds], Iterator[Verdict]], ...] = (
+RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     non_finite,
     zero_gradient,
     vanishing,
+    at_epsilon,
+    decay,
     exploding,
+    growth,
+    dead_units,
     saturation,
+    initial_variance,
+    update_ratio,
+    unchanged,
+    blind_spots,
 )
+
+
+def _names(layers: Sequence[LayerReading]) -> str:
+    names = [layer.name for layer in layers]
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} layers)"
 
 
 def _these(some: list[LayerReading], layers: tuple[LayerReading, ...]) -> str:

@@ -51,6 +51,16 @@ def saturated_intervals(
     return torch.stack([torch.where(first > 0, low, -math.inf), torch.where(last < end, high, math.inf)])
 
 
+@functools.lru_cache(maxsize=256)
+def has_dead_side(activation: Activation) -> bool:
+    """Whether a unit can die: far to the left the activation and its derivative are zero, and to the right it grows."""
+    if not activation.elementwise:
+        return False
+    places = torch.tensor([-16.0, 8.0], dtype=torch.float64, device="cpu")
+    left, right = activation.value(places).abs().tolist()
+    return left < 1e-5 and right > 1.5 and activation.derivative(places)[0].abs().item() < 1e-3
+
+
 def bisected(condition: Callable[[Tensor], Tensor], outside: Tensor, inside: Tensor) -> Tensor:
     """Return, for each pair of points, where the condition ends to hold between them."""
     for _ in range(80):

@@ -16,14 +16,25 @@ used; results are then the same to a few units in the last place, and some are m
 from torchact.kernels.choice import KERNELS, PACKED_KERNELS, PAIR_KERNELS, forget, register
 from torchact.kernels.extension import Status, status
 from torchact.kernels.reference import Kernels, rounded_once
-from torchact.kernels.statistics import is_one_pass, statistics
+from torchact.kernels.statistics import (
+    BINS,
+    NO_INTERVALS,
+    add_largest_of_units,
+    add_statistics,
+    is_one_pass,
+    statistics,
+)
 
 __all__ = [
+    "BINS",
     "KERNELS",
+    "NO_INTERVALS",
     "PACKED_KERNELS",
     "PAIR_KERNELS",
     "Kernels",
     "Status",
+    "add_largest_of_units",
+    "add_statistics",
     "forget",
     "is_one_pass",
     "register",

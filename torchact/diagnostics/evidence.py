@@ -1,0 +1,113 @@
+"""What rules are given and what they give back: readings and thresholds, and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from torchact.diagnostics.statistics import Reading
+
+Family = Literal["sgd", "adaptive"]
+Severity = Literal["error", "warning", "info"]
+_ADAPTIVE = ("adam", "adagrad", "adadelta", "adafactor", "rmsprop", "rprop", "lion", "lamb", "muon")
+
+AUTOTRAINER = "AUTOTRAINER, doi:10.1109/ICSE43902.2021.00043"
+DEEP_CHECKER = "TheDeepChecker, arXiv:2204.00694"
+DEEP_DIAGNOSIS = "DeepDiagnosis, arXiv:2112.03542"
+DEBUGGER = "Amazon SageMaker Debugger, built-in rules"
+MEASURED = "measured on 48 small networks, docs/diagnostics.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Where a measurement becomes a verdict. A ratio is a layer's ‖δ‖ divided by the last layer's.
+
+    Sources: the vanishing ratios were calibrated on 48 small networks. Below 1e-2 a network did not learn under SGD
+    (precision 1.00, recall 0.90), and below 1e-10 it did not under Adam (1.00, 0.83), whose rescaling hides smaller
+    losses.
+    """
+
+    warm_up: int = 5  #: steps before vanishing is judged: the first ones may be anything
+    patience: int = 3  #: readings running that must show it; TheDeepChecker waits for 5
+    vanishing_ratio_sgd: float = 1e-2  #: a warning
+    vanishing_ratio_sgd_error: float = 1e-3  #: an error; AUTOTRAINER's β1
+    vanishing_ratio_adaptive: float = 1e-10
+    epsilons: float = 10.0  #: √v̂ within so many times an adaptive optimiser's ε is not rescaled any more
+    at_epsilon_fraction: float = 0.5  #: of a layer's entries
+    exploding_ratio: float = 70.0  #: AUTOTRAINER's β3
+    growth: float = 2.0  #: from reading to reading, ``growth_patience`` times running; TheDeepChecker
+    growth_patience: int = 5
+    burst: float = 10.0  #: times the largest gradient of the first ``burst_readings``; Megatron-LM's spike rule
+    burst_readings: int = 100
+    decay: float = 0.7  #: per layer
+    saturated_slope: float = 0.027  #: fraction of max |φ'|; the sigmoid's at |z| = 5, DeepDiagnosis
+    saturated_fraction: float = 0.5  #: of an activation's elements; DeepDiagnosis
+    dead_window: int = 1000  #: samples over which a unit must be inactive
+    dead_fraction: float = 0.5  #: of a layer's units; TheDeepChecker
+    variance_ratio: float = (
+        10.0  #: largest over smallest variance of a layer's output; SageMaker's PoorWeightInitialization
+    )
+    variance_steps: int = 10  #: how long it is looked at
+    update_ratio_low: float = 1e-4  #: ‖Δw‖ / ‖w‖; TheDeepChecker
+    update_ratio_high: float = 1e-1
+    update_patience: int = 5
+    unchanged_patience: int = 3  #: readings with the very same weights; SageMaker's UnchangedTensor
+    zero_fraction: float = 0.7  #: of a layer's gradient that is exactly zero; AUTOTRAINER's γ
+
+    def vanishing_ratio(self, family: Family) -> float:
+        """Return the ratio below which a layer does not learn under this family of optimisers."""
+        return self.vanishing_ratio_adaptive if family == "adaptive" else self.vanishing_ratio_sgd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One finding: what was measured, against which threshold, what it means and what would help."""
+
+    rule: str  #: its id, such as ``"TA101"``
+    title: str  #: in a word or two, such as ``"vanishing"``
+    severity: Severity
+    layers: tuple[str, ...]  #: in forward order; of non-finite gradients backward, the first one first
+    value: float
+    threshold: float
+    window: int  #: how many readings it rests on
+    explanation: str  #: a sentence or two
+    suggestion: str
+    source: str  #: where rule and threshold come from
+    readings: tuple[Reading, ...] = ()  #: what led to it, where that is worth keeping: the last 20
+
+    def __str__(self) -> str:
+        return f"{self.severity} {self.rule} [{self.title}]: {self.explanation} {self.suggestion}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a rule judges: the readings of one optimiser's steps, the last of them for what holds now."""
+
+    readings: tuple[Reading, ...]  #: oldest first, at least one
+    family: Family = "sgd"  #: of the optimiser that uses the gradients
+    thresholds: Thresholds = Thresholds()
+    functional: tuple[str, ...] = ()  #: activations that the model calls as functions, where no hook sees them
+
+    @property
+    def latest(self) -> Reading:
+        """The last reading."""
+        return self.readings[-1]
+
+    def running(self, count: int, warm_up: int = 0) -> tuple[Reading, ...]:
+        """Return the last ``count`` readings; none if there are fewer from step ``warm_up`` on."""
+        readings = [reading for reading in self.readings[-count:] if reading.step >= warm_up]
+        return tuple(readings) if len(readings) == count else ()
+
+
+Rule = Callable[[Evidence], Iterator[Verdict]]
+
+
+def optimizer_family(optimizer: torch.optim.Optimizer | None) -> Family:
+    """Return ``"adaptive"`` for optimisers that rescale each weight's gradient, such as Adam, else ``"sgd"``."""
+    if optimizer is None:
+        return "sgd"
+    bases = [base.__name__.casefold() for base in type(optimizer).__mro__]
+    return "adaptive" if any(name in base for base in bases for name in _ADAPTIVE) else "sgd"
