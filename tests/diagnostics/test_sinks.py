@@ -24,7 +24,7 @@ from torchact.diagnostics import Reading
 from torchact.diagnostics.report import Report
 from torchact.diagnostics.sinks import JSONLinesSink, MemorySink, Sink, Sinks, TensorBoardSink, jsonlines
 from torchact.diagnostics.sinks.base import append
-from torchact.diagnostics.sinks.tensorboard import crc32c
+from torchact.diagnostics.sinks.event_file import crc32c
 
 TAG = "gradient_norm/0000_0"
 

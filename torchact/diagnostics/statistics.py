@@ -246,7 +246,7 @@ class LayerReading:
     @property
     def parameter_gradient_norm(self) -> float:
         """Norm of the gradient of all the layer's own parameters together."""
-        return merge(list(self.parameter_gradients.values())).norm
+        return math.hypot(*(parameter.gradient.norm for parameter in self.parameters.values()))
 
     @property
     def unclipped_gradient_norm(self) -> float | None:
@@ -258,7 +258,7 @@ class LayerReading:
     @property
     def weight_norm(self) -> float:
         """Norm of all the layer's own parameters together."""
-        return merge([parameter.weight for parameter in self.parameters.values()]).norm
+        return math.hypot(*(parameter.weight.norm for parameter in self.parameters.values()))
 
     @property
     def update_ratio(self) -> float | None:

@@ -99,7 +99,8 @@ def test_the_charts_match_their_own_signal_and_no_other(tmp_path):
         matched = [tag for tag in tags if re.search(pattern, tag)]
         assert matched
         assert all(tag.split("/")[0] == chart.title for tag in matched)
-    assert {chart.title for chart in category.chart} == set(SIGNALS)
+    unmeasured = {"unclipped_gradient_norm", "update_ratio", "dead_fraction"}
+    assert {chart.title for chart in category.chart} == set(SIGNALS) - unmeasured
 
 
 def test_the_run_is_whole_after_an_exception(tmp_path):
@@ -126,3 +127,15 @@ def test_a_monitor_that_recorded_nothing_closes_quietly(tmp_path):
     with GradientMonitor(network(), log_dir=tmp_path):
         pass
     assert events(tmp_path).Tags()["scalars"] == []
+
+
+def test_exponents_are_a_histogram_of_log2(tmp_path):
+    monitor = train(network(torchact.ReLU, depth=2), tmp_path)
+    run = events(tmp_path)
+    gradient = monitor.history[-1].layers[0].gradient
+    histogram = run.Histograms("gradient_exponents/0000_0")[-1].histogram_value
+    assert histogram.num == gradient.count
+    assert sum(histogram.bucket) == gradient.count
+    filled = [limit for limit, count in zip(histogram.bucket_limit, histogram.bucket, strict=True) if count]
+    assert filled[-1] - 4 <= math.log2(gradient.largest) < filled[-1]
+    assert histogram.bucket[0] == 0
