@@ -243,3 +243,144 @@ def test_a_subclass_belongs_to_its_base_classs_family():
         pass
 
     assert rules.optimizer_family(Mine([torch.zeros(1, requires_grad=True)])) == "adaptive"
+
+
+# ---- over several readings
+
+
+def run(*networks, start=0, learning=True):
+    """Give readings their steps, and each other weights, as training does."""
+    return [
+        dataclasses.replace(
+            reading,
+            step=start + i,
+            layers=tuple(with_other_weights(entry, i) if learning else entry for entry in reading.layers),
+        )
+        for i, reading in enumerate(networks)
+    ]
+
+
+def with_other_weights(entry, total):
+    parameters = {
+        name: dataclasses.replace(own, weight=dataclasses.replace(own.weight, total=float(total)))
+        for name, own in entry.parameters.items()
+    }
+    return dataclasses.replace(entry, parameters=parameters)
+
+
+def by_rule(readings, family="sgd", thresholds=None):
+    return {(verdict.rule, verdict.severity): verdict for verdict in rules.judge(readings, family, thresholds)}
+
+
+def test_vanishing_has_to_last_for_several_readings_after_the_warm_up():
+    faded, healthy = network(1e-4, 1.0), network(1.0, 1.0)
+    assert ("TA101", "error") in by_rule(run(*[faded] * 3, start=5))
+    assert ("TA101", "info") in by_rule(run(*[faded] * 3, start=4))  # the first of them is still in the warm-up
+    assert ("TA101", "info") in by_rule(run(*[faded] * 2, start=5))
+    assert ("TA101", "error") not in by_rule(run(faded, healthy, faded, start=5))
+    assert not {rule for rule, _ in by_rule(run(faded, faded, healthy, start=5))} & {"TA101"}
+    verdict = by_rule(run(*[faded] * 3, start=5))["TA101", "error"]
+    assert verdict.window == 3
+    assert verdict.source
+    assert ("TA102", "error") in by_rule(run(*[network(1e-11, 1.0)] * 3, start=5), "adaptive")
+
+
+def test_a_gradient_that_is_a_hundredth_warns_and_a_thousandth_is_an_error():
+    assert ("TA101", "warning") in by_rule(run(*[network(5e-3, 1.0)] * 3, start=5))
+    mixed = run(network(5e-4, 1.0), network(5e-3, 1.0), network(5e-4, 1.0), start=5)
+    assert ("TA101", "warning") in by_rule(mixed)
+    assert ("TA101", "error") in by_rule(run(*[network(5e-4, 1.0)] * 3, start=5))
+
+
+def with_gradient_norm(norm):
+    reading = network(1.0, 1.0)
+    gradient = Statistics(count=64, squares=norm**2, largest=norm)
+    layers = [
+        dataclasses.replace(entry, parameters={"weight": dataclasses.replace(parameter(i), gradient=gradient)})
+        for i, entry in enumerate(reading.layers)
+    ]
+    return dataclasses.replace(reading, layers=tuple(layers))
+
+
+def test_doubling_five_times_running_is_an_explosion():
+    growing = run(*(with_gradient_norm(2.0**i) for i in range(6)))
+    assert by_rule(growing)["TA105", "warning"].value == pytest.approx(2)
+    assert by_rule(growing)["TA105", "warning"].window == 6
+    assert by_rule(growing[:5]) == {}
+    slower = run(*(with_gradient_norm(1.99**i) for i in range(6)))
+    assert by_rule(slower) == {}
+
+
+def test_ten_times_the_largest_of_the_first_hundred_is_an_explosion():
+    calm = [with_gradient_norm(1.0 + i % 2) for i in range(100)]
+    assert ("TA105", "warning") in by_rule(run(*calm, with_gradient_norm(20.1)))
+    assert by_rule(run(*calm, with_gradient_norm(19.9))) == {}
+    assert by_rule(run(*calm[:99], with_gradient_norm(100.0))) == {}  # one of the first hundred itself
+
+
+def with_update(ratio):
+    reading = network(1.0, 1.0)
+    own = dataclasses.replace(parameter(3), update_norm=2 * ratio)  # of a weight whose norm is 2
+    return dataclasses.replace(
+        reading, layers=tuple(dataclasses.replace(entry, parameters={"weight": own}) for entry in reading.layers)
+    )
+
+
+@pytest.mark.parametrize(("ratio", "told"), [(0.9e-4, True), (1.1e-4, False), (0.09, False), (0.11, True)])
+def test_steps_that_are_too_small_or_too_large_beside_the_weights(ratio, told):
+    readings = run(*[with_update(ratio)] * 5, start=5)
+    assert (("TA301", "warning") in by_rule(readings)) == told
+    assert by_rule(readings[:4]) == {}
+    if told:
+        assert by_rule(readings)["TA301", "warning"].value == pytest.approx(ratio, rel=1e-6)
+
+
+def test_unchanged_weights_are_told_after_three_readings():
+    still = run(*[network(1.0, 1.0)] * 3, learning=False)
+    assert by_rule(still)["TA302", "error"].layers == ("layer0", "layer1")
+    assert by_rule(still[:2]) == {}
+    assert by_rule(run(*[network(1.0, 1.0)] * 3)) == {}
+
+
+def test_variances_of_outputs_that_differ_in_the_beginning():
+    def reading(*deviations):
+        layers = [
+            dataclasses.replace(entry, output=Statistics(count=64, squares=64 * deviation**2))
+            for entry, deviation in zip(network(*[1.0] * len(deviations)).layers, deviations, strict=True)
+        ]
+        return Reading(step=0, layers=tuple(layers))
+
+    assert by_rule(reading(1.0, 0.31, 99.0))["TA204", "warning"].layers == ("layer1", "layer0")
+    assert by_rule(reading(1.0, 0.32, 99.0)) == {}  # the last layer's variance is the task's
+    assert by_rule(dataclasses.replace(reading(1.0, 0.1, 1.0), step=10)) == {}
+
+
+def test_parameter_gradients_that_are_mostly_zero():
+    def reading(zeros):
+        gradient = Statistics(count=64, squares=1.0, largest=1.0, zeros=zeros)
+        own = {"weight": dataclasses.replace(parameter(0), gradient=gradient)}
+        layers = network(1.0, 1.0).layers
+        return Reading(step=0, layers=(dataclasses.replace(layers[0], parameters=own), layers[1]))
+
+    assert by_rule(reading(45))["TA303", "warning"].value == 45 / 64
+    assert by_rule(reading(44)) == {}
+
+
+def test_decay_is_told_with_its_interval_where_a_few_layers_agree():
+    fading = network(*(0.5 ** (7 - i) for i in range(8)))
+    verdict = by_rule(fading)["TA104", "info"]
+    assert verdict.value == pytest.approx(0.5)
+    assert "95 % interval" in verdict.explanation
+    assert "float16 after" in verdict.explanation
+    assert ("TA104", "info") not in by_rule(network(0.25, 0.5))  # any line meets two points
+    assert ("TA104", "info") not in by_rule(network(*(0.8 ** (7 - i) for i in range(8))))
+
+
+def test_rules_know_their_ids_and_every_verdict_its_source():
+    broken = Statistics(count=64, squares=math.nan, non_finite=3, largest=math.nan)
+    layers = network(1e-9, 1e-6, 1.0).layers
+    reading = Reading(step=0, layers=(dataclasses.replace(layers[0], output=broken), *layers[1:]))
+    verdicts = rules.judge([reading] * 25, thresholds=AT_ONCE)
+    assert all(verdict.rule.startswith("TA") and verdict.source and verdict.suggestion for verdict in verdicts)
+    (first,) = (verdict for verdict in verdicts if verdict.rule == "TA001")
+    assert len(first.readings) == 20

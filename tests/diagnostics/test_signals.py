@@ -447,3 +447,33 @@ def test_outputs_may_be_dataclasses():
         monitor.record()
     assert layers_of(monitor)["Outer"].output.count == 6
     assert layers_of(monitor)["Outer"].gradient.count == 6
+
+
+class TestBlindSpots:
+    def test_functional_calls_and_fused_parameters_are_named(self):
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(4, 4)
+                self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+
+            def forward(self, x):
+                x = F.relu(self.linear(x))
+                return self.attention(x, x, x)[0]
+
+        model = Model()
+        with GradientMonitor(model, every=1) as monitor:
+            model(torch.randn(2, 3, 4)).sum().backward()
+            reading = monitor.record()
+            (verdict,) = (verdict for verdict in monitor.verdicts() if verdict.rule == "TA901")
+        assert reading.unprobed == ("attention.out_proj.weight", "attention.out_proj.bias")
+        assert "attention.out_proj.weight" in verdict.explanation
+        assert "F.relu(self.linear(x)) in the model" in verdict.explanation
+        assert verdict.severity == "info"
+
+    def test_a_model_of_modules_alone_has_none(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        with GradientMonitor(model, every=1) as monitor:
+            model(torch.randn(3, 2)).sum().backward()
+            monitor.record()
+            assert "TA901" not in {verdict.rule for verdict in monitor.verdicts()}

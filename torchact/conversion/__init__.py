@@ -1,6 +1,6 @@
 """Converting an existing model, in place: its activation modules change their kind, and a report says which did not."""
 
-from torchact.conversion.converting import convert
+from torchact.conversion.converting import convert, functional_activations
 from torchact.conversion.report import Conversion, Left, Replaced
 
-__all__ = ["Conversion", "Left", "Replaced", "convert"]
+__all__ = ["Conversion", "Left", "Replaced", "convert", "functional_activations"]

@@ -110,6 +110,11 @@ def convert(
     return Conversion(tuple(replaced), tuple(left))
 
 
+def functional_activations(model: nn.Module) -> list[tuple[tuple[str, ...], FunctionalActivation]]:
+    """Return the activations that a model computes without a module for them, each with the places that do."""
+    return list(_functional_activations(_paths(model), replaced=False))
+
+
 def _paths(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
     """Return each module once, with all its paths."""
     paths: dict[nn.Module, tuple[str, ...]] = defaultdict(tuple)

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from torchact import conversion
 from torchact.diagnostics import collecting, distributed, rules
 from torchact.diagnostics.collecting import Collector, Gradients
 from torchact.diagnostics.probes import Probe, Signal, Switch, watchable
@@ -130,6 +131,8 @@ class GradientMonitor:
         self.every = every
         self.thresholds = thresholds or Thresholds()
         self.history: deque[Reading] = deque(maxlen=keep)  #: the latest readings, the last one at its end
+        self._model = weakref.ref(model)
+        self._functional_names: tuple[str, ...] | None = None
         self._signals = frozenset(signals)
         self._updates = updates
         self._rules = tuple(rules)
@@ -321,7 +324,19 @@ class GradientMonitor:
 
     def _judge(self, track: _Track) -> tuple[Verdict, ...]:
         readings = tuple(reading for reading in self.history if reading.optimizer == track.label)
-        return rules.judge(readings, track.family, self.thresholds, self._rules) if readings else ()
+        if not readings:
+            return ()
+        return rules.judge(readings, track.family, self.thresholds, self._rules, self._functional())
+
+    def _functional(self) -> tuple[str, ...]:
+        """Name the activations that no hook sees; found once, by reading the model's source."""
+        model = self._model()
+        if self._functional_names is None and model is not None:
+            found = conversion.functional_activations(model)
+            self._functional_names = tuple(
+                f"{call.what} in {', '.join(place or 'the model' for place in places[:3])}" for places, call in found
+            )
+        return self._functional_names or ()
 
     def _unscaled(self, optimizer: torch.optim.Optimizer, scale: Tensor) -> dict[Tensor, Tensor | None]:
         """Return the parameters' gradients divided by a gradient scaler's factor."""
