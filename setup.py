@@ -36,15 +36,17 @@ assert VERSION is not None, "torchact/__init__.py states no __version__"
 EXPERIMENTS = ["matplotlib>=3.9", "pandas>=2.2", "scikit-learn>=1.5", "tyro>=0.9"]
 DOCUMENTATION = ["furo", "math-core", "matplotlib>=3.9", "myst-parser>=4", "sphinx>=8.1"]
 DEVELOPMENT = [
+    "accelerate>=1.1",  # without which transformers has no Trainer
     "expecttest",  # torch.testing._internal needs it and hypothesis
     "hypothesis",
     "import-linter",
     "mypy",
     "pytest>=8",
     "pytest-xdist",
+    "pytorch-lightning>=2.4",
     "ruff",
     "setuptools>=77",
-    "transformers>=5",  # whose models the tests convert
+    "transformers>=5",  # whose models the tests convert and train
     "wheel",
 ]
 

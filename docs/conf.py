@@ -24,7 +24,8 @@ exclude_patterns = ["_build", "generator"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"(torch|collections|pathlib|rich)\..*"),  # documented elsewhere
-    ("py:class", r"Tensor|Gate|TensorFunction|SummaryWriter|torchact\.catalogue\.Function"),  # aliases in annotations
+    # aliases in annotations
+    ("py:class", r"Tensor|nn\.Module|Gate|TensorFunction|SummaryWriter|torchact\.catalogue\.Function"),
 ]
 
 myst_enable_extensions = ["attrs_inline", "deflist", "dollarmath"]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from torchact import catalogue
-from torchact.diagnostics import rules
-from torchact.diagnostics.rules import Thresholds
+from torchact.diagnostics import Thresholds, depth, rules
+from torchact.diagnostics.evidence import optimizer_family
 from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
 
 
@@ -77,25 +77,25 @@ def test_thresholds_can_be_overridden():
 
 def test_decay_is_the_slope_over_layers_of_like_shape():
     norms = [0.5**power for power in (4, 3, 2, 1, 0)]
-    assert rules.decay_per_layer(network(*norms)) == pytest.approx(0.5, rel=1e-12)
+    assert depth.decay_per_layer(network(*norms)) == pytest.approx(0.5, rel=1e-12)
     odd_shapes = [
         layer(0, 1e9, shape=(3,)),
         *(layer(i, norm) for i, norm in enumerate(norms, 1)),
         layer(9, 7.0, shape=(2,)),
     ]
-    assert rules.decay_per_layer(Reading(step=0, layers=tuple(odd_shapes))) == pytest.approx(0.5, rel=1e-12)
-    assert rules.decay_per_layer(network(4.0, 2.0, 1.0)) == pytest.approx(2.0, rel=1e-12)
+    assert depth.decay_per_layer(Reading(step=0, layers=tuple(odd_shapes))) == pytest.approx(0.5, rel=1e-12)
+    assert depth.decay_per_layer(network(4.0, 2.0, 1.0)) == pytest.approx(2.0, rel=1e-12)
 
 
 def test_decay_of_layers_that_all_differ_is_over_all_of_them():
     layers = [layer(index, 0.5 ** (3 - index), shape=(9 - index,)) for index in range(4)]
-    assert rules.decay_per_layer(Reading(step=0, layers=tuple(layers))) == pytest.approx(0.5, rel=1e-12)
+    assert depth.decay_per_layer(Reading(step=0, layers=tuple(layers))) == pytest.approx(0.5, rel=1e-12)
 
 
 def test_decay_needs_two_layers_with_a_gradient():
-    assert math.isnan(rules.decay_per_layer(network(1.0)))
-    assert math.isnan(rules.decay_per_layer(network(0.0, 1.0)))
-    assert math.isnan(rules.decay_per_layer(network()))
+    assert math.isnan(depth.decay_per_layer(network(1.0)))
+    assert math.isnan(depth.decay_per_layer(network(0.0, 1.0)))
+    assert math.isnan(depth.decay_per_layer(network()))
 
 
 def with_activation(kind, activation, before, after, saturated):
@@ -150,7 +150,7 @@ def test_an_activation_that_learns_its_parameter_is_no_layer_of_its_own_to_the_d
         for pair in pairs
         for entry in pair
     ]
-    assert rules.decay_per_layer(Reading(step=0, layers=tuple(layers))) == pytest.approx(0.5, rel=1e-12)
+    assert depth.decay_per_layer(Reading(step=0, layers=tuple(layers))) == pytest.approx(0.5, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -228,21 +228,21 @@ def test_a_model_without_any_gradient_gets_no_verdict():
 )
 def test_the_family_of_an_optimiser(optimizer, family):
     instance = optimizer and optimizer([torch.zeros(1, requires_grad=True)], lr=0.1)
-    assert rules.optimizer_family(instance) == family
+    assert optimizer_family(instance) == family
 
 
 def test_an_unknown_relative_is_known_by_its_name():
     class AdamW8bit(torch.optim.Optimizer):
         pass
 
-    assert rules.optimizer_family(AdamW8bit([torch.zeros(1, requires_grad=True)], {})) == "adaptive"
+    assert optimizer_family(AdamW8bit([torch.zeros(1, requires_grad=True)], {})) == "adaptive"
 
 
 def test_a_subclass_belongs_to_its_base_classs_family():
     class Mine(torch.optim.Adam):
         pass
 
-    assert rules.optimizer_family(Mine([torch.zeros(1, requires_grad=True)])) == "adaptive"
+    assert optimizer_family(Mine([torch.zeros(1, requires_grad=True)])) == "adaptive"
 
 
 # ---- over several readings

@@ -26,7 +26,7 @@ class Decay:
 
 
 def decay_per_layer(reading: Reading) -> float:
-    """Return the factor of :func:`decay`."""
+    """Return the factor of the decay that :func:`.depth.decay` fits."""
     return decay(reading).factor
 
 

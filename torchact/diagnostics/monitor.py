@@ -20,9 +20,9 @@ from torch import distributed as dist
 from torchact import conversion
 from torchact.diagnostics import collecting, distributed, rules
 from torchact.diagnostics.collecting import Collector, Gradients
+from torchact.diagnostics.evidence import Rule, Thresholds, Verdict, optimizer_family
 from torchact.diagnostics.probes import Probe, Signal, Switch, watchable
 from torchact.diagnostics.report import Report
-from torchact.diagnostics.rules import Rule, Thresholds, Verdict
 from torchact.diagnostics.sinks.base import Sink, Sinks
 from torchact.diagnostics.statistics import Reading
 
@@ -50,7 +50,7 @@ class GradientMonitor:
     """Watches how gradients pass through a model while it trains.
 
     For every module that owns parameters and every activation it records statistics of the output and of δ =
-    ∂L/∂output, of the parameters and of their gradients; which, :class:`LayerReading` says. Sums are taken over the
+    ∂L/∂output, of the parameters and of their gradients; which, :class:`.LayerReading` says. Sums are taken over the
     batch, and over all calls and micro-batches since the last optimiser step. All norms are Euclidean norms over the
     whole tensor, summed in float64. Values are read when the optimiser steps: parameter gradients are those that it is
     about to use, after clipping and unscaling, while δ is of the loss as it was differentiated, and so under a gradient
@@ -82,7 +82,7 @@ class GradientMonitor:
             default none, or all ranks for a model with DTensors.
         sinks: where readings go besides :attr:`history` and ``log_dir``: objects with ``write(reading)`` and
             ``close(report)``.
-        rules: what :meth:`verdicts` applies, by default :data:`.rules.RULES`.
+        rules: what :meth:`verdicts` applies, by default :data:`torchact.diagnostics.rules.RULES`.
         on_error: ``"report"`` tells of verdicts when asked; ``"raise"`` judges each reading and raises from the
             optimiser's step, before it changes a parameter, where one is an error.
 
@@ -140,10 +140,9 @@ class GradientMonitor:
         self._tracks = _tracks(optimizers)
         if group is None and distributed.has_distributed_parameters(model):
             group = dist.group.WORLD
-        board = _tensorboard_sink(log_dir)
-        self._board = board
         writes = group is None or dist.get_rank(group) == 0
-        self._sinks = Sinks([*([board] if board else []), *sinks] if writes else [])
+        self._board = _tensorboard_sink(log_dir if writes else None)
+        self._sinks = Sinks([*([self._board] if self._board else []), *sinks] if writes else [])
         self._switch = Switch()
         modules = list(watchable(model))
         self._probes = [
@@ -356,7 +355,7 @@ class _Track:
     """The steps of one optimiser."""
 
     def __init__(self, optimizer: torch.optim.Optimizer | None, label: str | None) -> None:
-        self.family = rules.optimizer_family(optimizer)
+        self.family = optimizer_family(optimizer)
         self.label = label
         self.step = 0
         self.due = True  # whether the step that is being made is to be recorded

@@ -26,21 +26,10 @@ from torchact.diagnostics.evidence import (
     Rule,
     Thresholds,
     Verdict,
-    optimizer_family,
 )
 from torchact.diagnostics.statistics import LayerReading, Reading
 
-__all__ = [
-    "RULES",
-    "Evidence",
-    "Family",
-    "Rule",
-    "Thresholds",
-    "Verdict",
-    "decay_per_layer",
-    "judge",
-    "optimizer_family",
-]
+__all__ = ["RULES", "judge"]
 
 _RECTIFIERS = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"),
@@ -63,7 +52,7 @@ def judge(
         readings: what steps showed, oldest first; or one reading.
         family: of the optimiser that uses the gradients.
         thresholds: other thresholds than the default ones.
-        rules: by default :data:`RULES`.
+        rules: by default ``RULES``.
         functional: activations that the model calls as functions.
     """
     evidence = Evidence(
@@ -505,6 +494,7 @@ def _passes_far_inputs_only(activation: catalogue.Activation) -> bool:
     return centre == 0 and min(left, right) > activation.max_derivative() / 2
 
 
+#: The rules that a monitor applies.
 RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     non_finite,
     zero_gradient,

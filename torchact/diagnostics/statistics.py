@@ -32,7 +32,7 @@ class Statistics:
     subnormal: float = 0.0  #: number of entries that are not zero, but below the dtype's smallest normal number
     saturated: float = 0.0  #: number of entries where the activation that they are the input of is saturated
     largest: float = 0.0  #: max |x_i|
-    exponents: tuple[float, ...] = ()  #: how many entries lie in each bin of magnitudes, see :func:`bin_edges`; or none
+    exponents: tuple[float, ...] = ()  #: how many entries lie in each bin of magnitudes, of ``bin_edges()``; or none
 
     def __add__(self, other: Statistics) -> Statistics:
         """Return the statistics of both tensors together."""
@@ -192,7 +192,7 @@ class ParameterReading:
 
     gradient: Statistics  #: of ∂L/∂parameter as the optimiser uses it, after clipping and unscaling
     weight: Statistics  #: of the parameter, before the step
-    unclipped_norm: float | None = None  #: of the gradient before clipping, if :meth:`before_clipping` was called
+    unclipped_norm: float | None = None  #: of the gradient before clipping, if ``before_clipping()`` was called
     update_norm: float | None = None  #: of what the step added to the parameter, if updates are measured
     at_epsilon: float | None = None  #: fraction of entries whose √v̂ is within ``Thresholds.epsilons`` times ε of an
     #: adaptive optimiser, so that it rescales their gradients no more; None of others, and before the first step

@@ -34,7 +34,8 @@ class EventFile:
     def __init__(self, log_dir: str) -> None:
         self.error: OSError | None = None  #: why nothing is written any more
         self._log_dir = log_dir
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        # No other writer of this process in this second names its file so.
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}.torchact"
         self.path = Path(log_dir, f"events.out.tfevents.{name}").absolute()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(exist_ok=False)

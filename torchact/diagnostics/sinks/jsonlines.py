@@ -21,12 +21,12 @@ class JSONLinesSink:
 
     A line is a JSON object with the fields of :class:`.Reading`; what these hold, such as :class:`.Statistics`, are
     objects in it with their own fields. Numbers have all their digits. NaN and infinity are written as the words
-    ``NaN``, ``Infinity`` and ``-Infinity``, as Python's :mod:`json` does. ``json.loads`` and
+    ``NaN``, ``Infinity`` and ``-Infinity``, as Python's ``json`` does. ``json.loads`` and
     ``pandas.read_json(lines=True)`` read them. JSON by its standard (RFC 8259) has no such numbers, so that a parser of
     another language may refuse these lines.
 
     Each line is with the operating system before training goes on. A process that is killed while it writes leaves at
-    most one torn line, the last one. :func:`read` skips it, and a new sink on the same file cuts it off.
+    most one torn line, the last one. :func:`.jsonlines.read` skips it, and a new sink on the same file cuts it off.
 
     Args:
         path: the file. It is made if need be, with its folder; one that is there is continued.
