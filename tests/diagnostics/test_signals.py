@@ -12,7 +12,7 @@ from torch import nn
 
 import torchact
 from torchact import GradientMonitor
-from torchact.diagnostics import GradientError, Thresholds, depth, statistics
+from torchact.diagnostics import GradientError, Thresholds, depth, noise, statistics
 from torchact.diagnostics.evidence import Verdict
 
 
@@ -477,3 +477,53 @@ class TestBlindSpots:
             model(torch.randn(3, 2)).sum().backward()
             monitor.record()
             assert "TA901" not in {verdict.rule for verdict in monitor.verdicts()}
+
+
+class TestNoiseScale:
+    def readings(self, steps, micro_batches, size, **arguments):
+        """Train nothing on a quadratic loss whose gradient has mean m and noise of variance v in each of d entries."""
+        model = nn.Linear(50, 1, bias=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        generator = torch.Generator().manual_seed(3)
+        with GradientMonitor(model, optimizer, every=1, noise_scale=True, **arguments) as monitor:
+            for _ in range(steps):
+                optimizer.zero_grad()
+                for _ in range(micro_batches):
+                    x = 0.5 + 2 * torch.randn(size, 50, generator=generator)  # ∂(mean of w·x)/∂w is the mean of x
+                    (model(x).mean() / micro_batches).backward()
+                optimizer.step()
+        return list(monitor.history)
+
+    def test_it_is_the_variance_over_the_square_of_the_mean(self):
+        true = 50 * 4 / (50 * 0.25)  # tr Σ / ‖G‖² = 16 samples
+        for micro_batches, size in ((2, 4), (8, 2)):
+            readings = self.readings(300, micro_batches, size)
+            assert noise.noise_scale(readings) == pytest.approx(true, rel=0.1)
+        batches = readings[0].micro_batches
+        assert (batches.count, batches.samples) == (8, 2)
+
+    def test_of_a_single_batch_nothing_is_known(self):
+        readings = self.readings(3, 1, 4)
+        assert [reading.micro_batches for reading in readings] == [None] * 3
+        assert math.isnan(noise.noise_scale(readings))
+
+    def test_estimates_are_exact_for_known_gradients(self):
+        model = nn.Linear(2, 1, bias=False)
+        gradients = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.0, 4.0]])
+        with GradientMonitor(model, every=1, noise_scale=True) as monitor:
+            for gradient in gradients:
+                model(gradient.expand(5, 2)).mean().backward()
+            batches = monitor.record().micro_batches
+        mean = gradients.mean(0)
+        variance = gradients.double().var(0).sum().item()  # with the divisor k - 1
+        assert batches.squares == pytest.approx(gradients.square().sum(1).mean().item(), rel=1e-6)
+        assert batches.square_of_mean == pytest.approx(mean.square().sum().item(), rel=1e-6)
+        assert batches.noise_trace == pytest.approx(5 * variance, rel=1e-6)
+        assert batches.gradient_squares == pytest.approx(mean.square().sum().item() - variance / 3, rel=1e-6)
+
+    def test_its_hooks_go_with_the_monitor(self):
+        model = nn.Linear(2, 1)
+        with GradientMonitor(model, noise_scale=True):
+            assert model.weight._backward_hooks
+        assert not model.weight._backward_hooks
+        assert not model.weight._post_accumulate_grad_hooks

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from torchact.diagnostics import distributed, statistics
+from torchact.diagnostics.noise import MicroBatches, MicroBatchHooks
 from torchact.diagnostics.probes import Probe, own_parameters
 from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
 
@@ -30,6 +31,7 @@ class Collector:
         epsilons: what √v̂ must reach, in multiples of ε, for an adaptive optimiser to rescale a gradient.
         group: the ranks whose statistics are merged; all of them have to collect at the same steps.
         hooked: whether hooks see the modules; else each with a gradient counts as seen.
+        noise: what watches micro-batches.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Collector:
         epsilons: float,
         group: dist.ProcessGroup | None,
         hooked: bool,
+        noise: MicroBatchHooks | None = None,
     ) -> None:
         self.probes = probes
         self.parameters = {name: own_parameters(module) for name, module in modules}
@@ -48,6 +51,7 @@ class Collector:
         self._epsilons = epsilons
         self._group = group
         self._hooked = hooked
+        self._noise = noise
         self._samples_in_window = dict.fromkeys(self.parameters, 0.0)
         self._dead: dict[str, float] = {}
         self._unclipped: _Vectors = {}
@@ -84,6 +88,10 @@ class Collector:
                 if state is not None:
                     vectors[_of(key, "epsilon")] = _near_epsilon(*state, self._epsilons)
             vectors |= self._unclipped
+        if self._noise is not None and self._noise.passes > 1:
+            passes = torch.full((1,), float(self._noise.passes), dtype=torch.float64)
+            total = self._noise.total()
+            vectors["micro-batches",] = torch.cat([passes.to(total.device), total])
         return vectors
 
     def reading(self, vectors: _Vectors, step: int, optimizer: str | None) -> Reading:
@@ -112,10 +120,27 @@ class Collector:
                 if key[-1] == "gradient" and len(key) == 3 and key[0] not in names and vector[0]
             ),
             optimizer=optimizer,
+            micro_batches=self._micro_batches(values),
+        )
+
+    def _micro_batches(self, values: dict[_Key, list[float]]) -> MicroBatches | None:
+        measured = values.get(("micro-batches",))
+        if measured is None:
+            return None
+        passes, squares, square_of_sum = measured
+        samples = max(values[probe.name, "samples"][0] for probe in self.probes)
+        ranks = 1 if self._group is None else dist.get_world_size(self._group)
+        return MicroBatches(
+            count=round(passes),
+            samples=samples / passes / ranks,
+            squares=squares / passes,
+            square_of_mean=square_of_sum / passes**2,
         )
 
     def reset(self) -> None:
         """Forget this step."""
+        if self._noise is not None:
+            self._noise.reset()
         for probe in self.probes:
             probe.reset()
         self._unclipped = {}

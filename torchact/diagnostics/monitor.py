@@ -21,6 +21,7 @@ from torchact import conversion
 from torchact.diagnostics import collecting, distributed, rules
 from torchact.diagnostics.collecting import Collector, Gradients
 from torchact.diagnostics.evidence import Rule, Thresholds, Verdict, optimizer_family
+from torchact.diagnostics.noise import MicroBatchHooks
 from torchact.diagnostics.probes import Probe, Signal, Switch, watchable
 from torchact.diagnostics.report import Report
 from torchact.diagnostics.sinks.base import Sink, Sinks
@@ -78,6 +79,9 @@ class GradientMonitor:
             parameters alone no hook is on any module.
         updates: whether to measure what each step adds to the parameters; this copies them before each step that is
             recorded.
+        noise_scale: whether to measure the gradients of the micro-batches that a step accumulates, two or more, for
+            :func:`torchact.diagnostics.noise.noise_scale`; not of parameters that are DTensors, whose hooks torch does
+            not call.
         group: the ranks to merge over, where models are trained on several; all of them have to attach a monitor. By
             default none, or all ranks for a model with DTensors.
         sinks: where readings go besides :attr:`history` and ``log_dir``: objects with ``write(reading)`` and
@@ -119,6 +123,7 @@ class GradientMonitor:
         thresholds: Thresholds | None = None,
         signals: Collection[Signal] = _SIGNALS,
         updates: bool = False,
+        noise_scale: bool = False,
         group: dist.ProcessGroup | None = None,
         sinks: Iterable[Sink] = (),
         rules: Sequence[Rule] = rules.RULES,
@@ -149,6 +154,8 @@ class GradientMonitor:
             Probe(name, module, self._switch, self.thresholds.saturated_slope, self._signals)
             for name, module in modules
         ]
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        noise = MicroBatchHooks(parameters, self._switch) if noise_scale else None
         self._collector = Collector(
             modules,
             self._probes,
@@ -156,10 +163,12 @@ class GradientMonitor:
             epsilons=self.thresholds.epsilons,
             group=group,
             hooked=self._signals != {"parameters"},
+            noise=noise,
         )
         handles = [
             handle for probe, (_, module) in zip(self._probes, modules, strict=True) for handle in probe.attach(module)
         ]
+        handles += noise.attach() if noise else []
         for each in optimizers:
             handles.append(each.register_step_pre_hook(_StepHook(weakref.ref(self), before=True)))
             if updates:

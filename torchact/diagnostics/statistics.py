@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from torchact import kernels
+from torchact.diagnostics.noise import MicroBatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +280,7 @@ class Reading:
     silent: tuple[str, ...] = ()  #: probed modules that were not called in this step
     unprobed: tuple[str, ...] = ()  #: parameters that have gradients, while no module that owns them was called
     optimizer: str | None = None  #: whose step it was, where the monitor has several
+    micro_batches: MicroBatches | None = None  #: if they are measured and there were several
 
     @property
     def learning_layers(self) -> tuple[LayerReading, ...]:
