@@ -410,11 +410,15 @@ class TestSteps:
             loss.backward()
             return loss
 
+        twin = copy.deepcopy(model)
         with GradientMonitor(model, optimizer, every=1) as monitor:
             optimizer.step(closure)
-            optimizer.step(closure)
-        # The optimiser announces its step before it calls the closure, so a step's readings come with the next one.
-        assert [reading.step for reading in monitor.history] == [1]
+            optimizer.step(closure=closure)
+        assert [reading.step for reading in monitor.history] == [0, 1]
+        F.cross_entropy(twin(inputs), targets).backward()
+        layer = by_name(monitor.history[0])["0"]
+        assert layer.parameter_gradients["weight"].norm == pytest.approx(twin[0].weight.grad.norm().item(), rel=1e-6)
+        assert {layer.samples for reading in monitor.history for layer in reading.layers} == {len(inputs)}  # one call
         assert by_name(monitor.history[-1])["0"].gradient.norm > 0
 
     def test_a_layer_keeps_its_place_when_others_are_skipped(self):

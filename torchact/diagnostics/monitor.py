@@ -68,9 +68,8 @@ class GradientMonitor:
     Args:
         model: the model to watch.
         optimizer: its optimiser, which tells the monitor when a step is done, or several, as of a GAN: each has its own
-            count of steps and its own readings. Without one, call :meth:`record` after each backward pass. One that is
-            given a closure (LBFGS) announces its step before the backward pass, so that a reading then belongs to the
-            step before.
+            count of steps and its own readings. Without one, call :meth:`record` after each backward pass. Of a closure
+            that is given to the step (LBFGS), the first call is read.
         log_dir: the TensorBoard run's folder; None writes none.
         every: record each step whose number is a multiple of this, from step 0.
         keep: how many of the latest readings stay in :attr:`history`.
@@ -170,9 +169,8 @@ class GradientMonitor:
         ]
         handles += noise.attach() if noise else []
         for each in optimizers:
-            handles.append(each.register_step_pre_hook(_StepHook(weakref.ref(self), before=True)))
-            if updates:
-                handles.append(each.register_step_post_hook(_StepHook(weakref.ref(self), before=False)))
+            handles.append(each.register_step_pre_hook(_BeforeStep(weakref.ref(self))))
+            handles.append(each.register_step_post_hook(_AfterStep(weakref.ref(self))))
         watched = [module for _, module in modules]
         _watched.update(watched)
         # The hooks hold no reference to the monitor, so a monitor that is dropped without close() takes them along.
@@ -272,6 +270,7 @@ class GradientMonitor:
 
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         track = self._tracks[id(optimizer)]
+        self._switch.on = any(each.due for each in self._tracks.values())
         pending, track.pending = track.pending, None
         if pending is not None:
             vectors, before, step = pending
@@ -454,20 +453,59 @@ class _unchanged:
                 buffer.copy_(original)
 
 
-class _StepHook:
-    """An optimiser's hook before or after its step that does not keep the monitor alive."""
+class _BeforeStep:
+    """An optimiser's hook before its step that does not keep the monitor alive."""
 
-    def __init__(self, monitor: Callable[[], GradientMonitor | None], before: bool) -> None:
+    def __init__(self, monitor: Callable[[], GradientMonitor | None]) -> None:
         self.monitor = monitor
-        self.before = before
+
+    def __call__(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        monitor = self.monitor()
+        if monitor is None or monitor.closed:
+            return None
+        if kwargs.get("closure") is not None:
+            return args, {**kwargs, "closure": _Closure(kwargs["closure"], monitor, optimizer)}
+        if len(args) > 1 and args[1] is not None:  # the first is the optimiser
+            return (args[0], _Closure(args[1], monitor, optimizer), *args[2:]), kwargs
+        monitor._before_step(optimizer)
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _BeforeStep, (_no_monitor,)
+
+
+class _AfterStep:
+    """The same after the step."""
+
+    def __init__(self, monitor: Callable[[], GradientMonitor | None]) -> None:
+        self.monitor = monitor
 
     def __call__(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         monitor = self.monitor()
         if monitor is not None and not monitor.closed:
-            (monitor._before_step if self.before else monitor._after_step)(optimizer)
+            monitor._after_step(optimizer)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _StepHook, (_no_monitor, self.before)
+        return _AfterStep, (_no_monitor,)
+
+
+class _Closure:
+    """A closure that makes the gradients within the step; they are read when it has done so for the first time."""
+
+    def __init__(self, closure: Callable[[], Any], monitor: GradientMonitor, optimizer: torch.optim.Optimizer) -> None:
+        self.closure = closure
+        self.monitor: GradientMonitor | None = monitor
+        self.optimizer = optimizer
+
+    def __call__(self) -> Any:
+        result = self.closure()
+        monitor, self.monitor = self.monitor, None
+        if monitor is not None and not monitor.closed:
+            monitor._before_step(self.optimizer)
+            monitor._switch.on = False  # what it is called for again belongs to this step, too
+        return result
 
 
 def _no_monitor() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from torchact.integrations import MonitoredTraining
 
@@ -69,12 +68,7 @@ class GradientMonitorCallback(MonitoredTraining, Callback):
         [0, 2]
     """
 
-    _closure_hooks: tuple[RemovableHandle, ...] = ()
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.close()
-        # Hooks are called in the order in which they were registered.
-        self._closure_hooks = tuple(each.register_step_pre_hook(_run_closure_first) for each in trainer.optimizers)
         self._attach(pl_module, trainer.optimizers)
 
     def on_before_optimizer_step(
@@ -91,28 +85,3 @@ class GradientMonitorCallback(MonitoredTraining, Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.close()
-
-    def close(self) -> None:
-        for hook in self._closure_hooks:
-            hook.remove()
-        self._closure_hooks = ()
-        super().close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_closure_hooks": ()}
-
-
-def _run_closure_first(
-    optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Run the closure before the step, and let the step have its result when it calls it for the first time.
-
-    Lightning's closure is forward pass, backward pass and clipping. An optimiser calls it after its hooks, so that the
-    monitor would find the gradients of the step before. Under a gradient scaler Lightning itself runs it first.
-    """
-    closure = kwargs.get("closure")
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        results = [closure()]
-    return args, {**kwargs, "closure": lambda: results.pop() if results else closure()}
