@@ -376,6 +376,19 @@ def test_decay_is_told_with_its_interval_where_a_few_layers_agree():
     assert ("TA104", "info") not in by_rule(network(*(0.8 ** (7 - i) for i in range(8))))
 
 
+def test_entries_without_a_gradient_do_not_count_as_stuck_at_epsilon():
+    def reading(at_epsilon, zeros):
+        gradient = Statistics(count=64, squares=1.0, largest=1.0, zeros=zeros)
+        own = {"weight": dataclasses.replace(parameter(0), gradient=gradient, at_epsilon=at_epsilon)}
+        layers = network(1.0, 1.0).layers
+        return Reading(step=0, layers=(dataclasses.replace(layers[0], parameters=own), layers[1]))
+
+    assert ("TA102", "error") in by_rule(reading(0.5, 0), "adaptive")
+    assert ("TA102", "error") not in by_rule(reading(0.5, 32), "adaptive")  # those of silent units
+    assert by_rule(reading(0.75, 32), "adaptive")["TA102", "error"].value == 1 / 2
+    assert ("TA102", "error") not in by_rule(reading(1.0, 64), "adaptive")
+
+
 def test_rules_know_their_ids_and_every_verdict_its_source():
     broken = Statistics(count=64, squares=math.nan, non_finite=3, largest=math.nan)
     layers = network(1e-9, 1e-6, 1.0).layers

@@ -223,9 +223,11 @@ def at_epsilon(evidence: Evidence) -> Iterator[Verdict]:
 
 
 def _at_epsilon(layer: LayerReading) -> float:
-    known = [p for p in layer.parameters.values() if p.at_epsilon is not None and p.gradient.largest > 0]
-    entries = sum(p.gradient.count for p in known)
-    return sum((p.at_epsilon or 0) * p.gradient.count for p in known) / entries if entries else 0.0
+    """Fraction of the entries that have a gradient; those of silent units have none, and a √v̂ of zero for it."""
+    known = [p for p in layer.parameters.values() if p.at_epsilon is not None]
+    entries = sum(p.gradient.count - p.gradient.zeros for p in known)
+    near = sum(max(0.0, (p.at_epsilon or 0) * p.gradient.count - p.gradient.zeros) for p in known)
+    return near / entries if entries else 0.0
 
 
 def decay(evidence: Evidence) -> Iterator[Verdict]:
