@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import backpropagation, depth, gradient_descent, learning_speed
+from experiments import backpropagation, calibrate, depth, gradient_descent, learning_speed
 
 Settings = (
     Annotated[depth.Settings, tyro.conf.subcommand("depth")]
     | Annotated[learning_speed.Settings, tyro.conf.subcommand("learning-speed")]
     | Annotated[gradient_descent.Settings, tyro.conf.subcommand("gradient-descent")]
     | Annotated[backpropagation.Settings, tyro.conf.subcommand("backpropagation")]
+    | Annotated[calibrate.Settings, tyro.conf.subcommand("calibrate")]
 )
-EXPERIMENTS = {module.Settings: module.main for module in (depth, learning_speed, gradient_descent, backpropagation)}
+EXPERIMENTS = {
+    module.Settings: module.main for module in (depth, learning_speed, gradient_descent, backpropagation, calibrate)
+}
 
 
 def main() -> None:

@@ -1,0 +1,201 @@
+"""A run of the calibration: ten steps that the monitor watches and the rules judge, then training to the end."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from experiments import calibrate_networks, digits
+from torchact import GradientMonitor
+from torchact.diagnostics import Reading
+from torchact.diagnostics.depth import decay_per_layer, first_over_last, ratios_to_last
+from torchact.diagnostics.evidence import Evidence, Rule, optimizer_family
+from torchact.diagnostics.rules import RULES
+from torchact.diagnostics.statistics import LayerReading
+
+WATCHED = 10  #: steps that the rules see
+BATCH = 64  #: images a step
+_PATIENCE = 3  # readings that a ratio rests on, as in Thresholds.patience
+SEVERITIES = ("", "info", "warning", "error")  #: of a rule, the worst last
+
+Parameters = list[nn.Parameter]
+#: Makes each optimiser; the fused ones take half the time.
+OPTIMISERS: Mapping[str, Callable[[Parameters], torch.optim.Optimizer]] = MappingProxyType(
+    {
+        "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.1, fused=True),
+        "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, fused=True),
+        "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3, fused=True),
+    }
+)
+
+#: The column of each rule: named after its function, since several share an id.
+RULE_NAMES: Mapping[Rule, str] = MappingProxyType({rule: f"rule_{rule.__name__}" for rule in RULES})
+
+RUN_COLUMNS = {
+    "architecture": "MLP, CNN, transformer (pre-LN, residual), or bare transformer (without either)",
+    "activation": "catalogue key of the activation",
+    "initialisation": "default (torch), xavier or he",
+    "depth": "number of hidden layers, or of a transformer's blocks",
+    "optimiser": "SGD (lr 0.1), momentum (SGD, lr 0.05, momentum 0.9) or Adam (lr 1e-3)",
+    "family": "the family of the optimiser by which rules judge: sgd or adaptive",
+    "seed": "of the initial weights and of the order of the images",
+    "status": "finished, diverged at step n (loss NaN or infinite), or failed",
+    "ratio": "smallest over layers of ‖δ^l‖/‖δ^L‖, L being the last layer, of each layer the largest of the last three "
+    "readings: the vanishing rule fires where this is below its threshold; empty where no layer has a positive one",
+    "first_to_last": "‖δ^1‖/‖δ^L‖, median of the last three readings",
+    "decay": "factor by which ‖δ‖ changes a layer going backward, fitted to the last reading",
+    "at_epsilon": "largest over layers of the fraction of entries whose √v̂ is within 10 ε, last reading; 0 of SGD",
+    "saturated": "largest over activations of the fraction of inputs that are saturated, last reading",
+    "dead": "largest over rectifiers of the fraction of dead units; empty: 1,000 samples are more than ten batches",
+    "variance_ratio": "largest over smallest variance of the outputs of layers with parameters but the last",
+    "mean_gradient": "smallest over weights of the mean of |∂L/∂W|, tenth step",
+    "first_weight_gradient": "‖∂L/∂W‖ of the first layer, tenth step",
+    "weight_gradient_ratio": "that by the last layer's",
+    **{
+        name: f"worst severity of the rule {name[5:]} after the tenth step; empty: silent"
+        for name in RULE_NAMES.values()
+    },
+    "accuracy": "fraction of the 1,500 training images classified correctly in the end; 0.1 is chance",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What determines a run."""
+
+    architecture: str
+    activation: str
+    initialisation: str
+    depth: int
+    optimiser: str
+    seed: int
+    steps: int
+
+
+def run_all(runs: Sequence[Run], workers: int, console: Console) -> list[dict[str, Any]]:
+    """Do all runs, one thread each, and return their rows in the order of the runs.
+
+    Args:
+        runs: what to run.
+        workers: how many processes; 1 runs everything in this one. The numbers do not depend on it.
+        console: where the progress bar is drawn.
+    """
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return [attempt(run) for run in track(runs, "runs", console=console)]
+        finally:
+            torch.set_num_threads(threads)
+    context = get_context("spawn")  # forking a process that has used torch's threads may hang
+    order = sorted(runs, key=lambda run: -run.depth)  # longest first, so that no core waits for the last run
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        futures = {pool.submit(attempt, run): run for run in order}
+        try:
+            rows = {
+                futures[future]: future.result()
+                for future in track(as_completed(futures), "runs", total=len(runs), console=console)
+            }
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [rows[run] for run in runs]
+
+
+def attempt(run: Run) -> dict[str, Any]:
+    """Return the run's row; of one that fails, what happened."""
+    try:
+        measured = train(run)
+    except Exception as error:
+        measured = {"status": f"failed: {type(error).__name__}: {error}"}
+    settings = {name: value for name, value in vars(run).items() if name != "steps"}
+    return dict.fromkeys(RUN_COLUMNS) | settings | measured
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train a network; return how it began, as the monitor saw it and the rules judged it, and how it ended."""
+    data = digits.load()
+    model = calibrate_networks.build(run.architecture, run.activation, run.initialisation, run.depth, run.seed)
+    optimiser = OPTIMISERS[run.optimiser](list(model.parameters()))
+    order = torch.Generator().manual_seed(run.seed)
+    batches = (torch.randint(len(data.train_images), (BATCH,), generator=order) for _ in itertools.count())
+    family = optimizer_family(optimiser)
+    row: dict[str, Any] = {"family": family, "status": "finished"}
+    with GradientMonitor(model, optimiser, every=1, updates=True) as monitor:
+        for _ in range(min(WATCHED, run.steps)):
+            _step(model, optimiser, data, next(batches))
+        row |= quantities(tuple(monitor.history)) | _of_weights(model)
+        row |= severities(Evidence(readings=tuple(monitor.history), family=family))
+    for step in range(WATCHED, run.steps):
+        if not math.isfinite(_step(model, optimiser, data, next(batches))):
+            row["status"] = f"diverged at step {step}"
+            break
+    with torch.no_grad():
+        right = model(data.train_images).argmax(dim=1) == data.train_classes
+    return row | {"accuracy": right.double().mean().item()}
+
+
+def _step(model: nn.Module, optimiser: torch.optim.Optimizer, data: digits.Digits, batch: Tensor) -> float:
+    loss = nn.functional.cross_entropy(model(data.train_images[batch]), data.train_classes[batch])
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def severities(evidence: Evidence) -> dict[str, str]:
+    """Return the worst severity of each rule, by its column; empty where it says nothing."""
+    found = {name: [verdict.severity for verdict in rule(evidence)] for rule, name in RULE_NAMES.items()}
+    return {name: max(given, key=SEVERITIES.index, default="") for name, given in found.items()}
+
+
+def quantities(readings: Sequence[Reading]) -> dict[str, float]:
+    """Return the quantities that the rules judge, by their columns."""
+    last = readings[-1]
+    ratios = [ratios_to_last(reading) for reading in readings[-_PATIENCE:]]
+    lasting = [max(of[name] for of in ratios) for name in ratios[-1] if all(of.get(name, 0) > 0 for of in ratios)]
+    variances = [
+        layer.output.deviation**2
+        for layer in last.learning_layers[:-1]
+        if layer.activation is None and layer.output.deviation > 0
+    ]
+    dead = [layer.dead_fraction for layer in last.layers if layer.dead_fraction is not None]
+    return {
+        "ratio": min(lasting, default=math.nan),
+        "first_to_last": statistics.median(first_over_last(reading) for reading in readings[-_PATIENCE:]),
+        "decay": decay_per_layer(last),
+        "at_epsilon": max(map(_at_epsilon, last.layers), default=0.0),
+        "saturated": max((layer.saturated_fraction or 0.0 for layer in last.layers), default=0.0),
+        "dead": max(dead, default=math.nan),
+        "variance_ratio": max(variances) / min(variances) if len(variances) > 1 else math.nan,
+    }
+
+
+def _at_epsilon(layer: LayerReading) -> float:
+    """Return the fraction of all the layer's entries that an adaptive optimiser no longer rescales."""
+    known = [parameter for parameter in layer.parameters.values() if parameter.gradient.largest > 0]
+    entries = sum(parameter.gradient.count for parameter in known)
+    return sum((parameter.at_epsilon or 0.0) * parameter.gradient.count for parameter in known) / max(entries, 1)
+
+
+def _of_weights(model: nn.Module) -> dict[str, float]:
+    """Return what the comparison lines judge: the weights' gradients, biases and normalisation layers left out."""
+    gradients = [p.grad.double() for p in model.parameters() if p.grad is not None and p.grad.dim() > 1]
+    first, last = gradients[0].norm().item(), gradients[-1].norm().item()
+    return {
+        "mean_gradient": min(gradient.abs().mean().item() for gradient in gradients),
+        "first_weight_gradient": first,
+        "weight_gradient_ratio": first / last if last else math.nan,
+    }

@@ -1,0 +1,161 @@
+"""How well verdicts of the first steps foretell that a run will not learn: confusions, intervals, fitted thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from experiments.calibrate_runs import RULE_NAMES
+from torchact.diagnostics.evidence import Rule
+
+LEARNED = 0.5  #: training accuracy from which a run counts as having learned; chance is 0.1
+RECALL, PRECISION = 0.9, 0.95  #: what is to be reached
+_Z = 1.959963985  # normal quantile of a 95 % interval
+
+#: A detector says of each run whether it foretells that it will not learn.
+Detector = Callable[[pd.DataFrame], pd.Series]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """What was foretold against what came; "positive" means: will not learn."""
+
+    caught: int  #: foretold, and did not learn
+    false_alarms: int  #: foretold, but learned
+    missed: int  #: not foretold, and did not learn
+    passed: int  #: not foretold, and learned
+
+    @property
+    def recall(self) -> float:
+        """Fraction of the runs that did not learn that was foretold; NaN where all learned."""
+        return _fraction(self.caught, self.caught + self.missed)
+
+    @property
+    def precision(self) -> float:
+        """Fraction of what was foretold that came; NaN where nothing was."""
+        return _fraction(self.caught, self.caught + self.false_alarms)
+
+    @property
+    def recall_interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
+        return wilson(self.caught, self.caught + self.missed)
+
+    @property
+    def precision_interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
+        return wilson(self.caught, self.caught + self.false_alarms)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of recall and precision."""
+        return _fraction(2 * self.caught, 2 * self.caught + self.false_alarms + self.missed)
+
+    @property
+    def reached(self) -> bool:
+        """Whether recall and precision are what was to be reached."""
+        return self.recall >= RECALL and self.precision >= PRECISION
+
+
+def _fraction(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a proportion (Wilson 1927), NaN where there were no trials.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(9, 10)]
+        [0.596, 0.982]
+    """
+    if not trials:
+        return math.nan, math.nan
+    share, weight = successes / trials, _Z**2 / trials
+    centre = share + weight / 2
+    reach = _Z * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return (centre - reach) / (1 + weight), (centre + reach) / (1 + weight)
+
+
+def confusion(foretold: pd.Series, failed: pd.Series) -> Confusion:
+    """Count runs by what was foretold (will not learn) and what came (did not learn)."""
+    return Confusion(
+        caught=int((foretold & failed).sum()),
+        false_alarms=int((foretold & ~failed).sum()),
+        missed=int((~foretold & failed).sum()),
+        passed=int((~foretold & ~failed).sum()),
+    )
+
+
+def not_learned(runs: pd.DataFrame, limit: float = LEARNED) -> pd.Series:
+    """Return which runs did not learn; one that diverged did not, whatever its accuracy."""
+    return ~(runs["accuracy"] >= limit) | (runs["status"] != "finished")
+
+
+def speaks(runs: pd.DataFrame, rule: str) -> pd.Series:
+    """Return in which runs a rule, by its column, fired at a severity above info."""
+    return runs[rule].isin(["warning", "error"])
+
+
+def combined(runs: pd.DataFrame) -> pd.Series:
+    """Return in which runs a rule said that it will not learn: TA001, TA101, TA102, or TA303 as an error."""
+    by_ratio = speaks(runs, "rule_vanishing")
+    return by_ratio | _beside_the_ratio(runs)
+
+
+def _beside_the_ratio(runs: pd.DataFrame) -> pd.Series:
+    zero = runs["rule_zero_gradient"] == "error"
+    return speaks(runs, "rule_non_finite") | speaks(runs, "rule_at_epsilon") | zero
+
+
+def below(threshold: float, column: str = "ratio") -> Detector:
+    """Return the detector that fires where a quantity, by default the smallest ratio of a layer, is below a number."""
+    return lambda runs: runs[column] < threshold
+
+
+def combined_with(threshold: float, column: str = "ratio") -> Detector:
+    """Return the combined verdict with another threshold, or quantity, of the vanishing rule."""
+    return lambda runs: below(threshold, column)(runs) | _beside_the_ratio(runs)
+
+
+def _label(rule: Rule) -> str:
+    """Return a rule's ids, which its docstring begins with, and its name."""
+    ids = (rule.__doc__ or "").partition(":")[0].replace(" and ", "/")
+    return f"{ids} {rule.__name__.replace('_', ' ')}"
+
+
+def _speaking(column: str) -> Detector:
+    return lambda runs: speaks(runs, column)
+
+
+#: Each rule by itself, by what it is called in the tables.
+RULES: Mapping[str, Detector] = MappingProxyType({_label(rule): _speaking(name) for rule, name in RULE_NAMES.items()})
+
+#: What other tools go by, with their thresholds.
+COMPARISONS: Mapping[str, Detector] = MappingProxyType(
+    {
+        "mean of a weight's |∂L/∂W| < 1e-7 (SageMaker Debugger)": lambda runs: runs["mean_gradient"] < 1e-7,
+        "‖∂L/∂W‖ of the first layer < 1e-4, and < 1e-3 of the last one's (AUTOTRAINER)": lambda runs: (
+            (runs["first_weight_gradient"] < 1e-4) & (runs["weight_gradient_ratio"] < 1e-3)
+        ),
+    }
+)
+
+
+def fitted_threshold(runs: pd.DataFrame, column: str = "ratio") -> float:
+    """Return the threshold of a quantity with the highest F1 among those with enough precision on these runs.
+
+    It lies, on a log scale, in the middle of the gap between two runs. NaN where no threshold has enough precision.
+    """
+    failed = not_learned(runs)
+    values = np.unique(runs[column][runs[column] > 0].dropna().to_numpy(float))
+    middles = np.exp((np.log(values[:-1]) + np.log(values[1:])) / 2)
+    best = max(
+        ((confusion(runs[column] < middle, failed), float(middle)) for middle in middles),
+        key=lambda scored: (scored[0].precision >= PRECISION, np.nan_to_num(scored[0].f1), scored[1]),
+        default=None,
+    )
+    return best[1] if best and best[0].precision >= PRECISION else math.nan
