@@ -25,8 +25,8 @@ MEASURED = "measured on small networks, docs/calibration.md"
 class Thresholds:
     """Where a measurement becomes a verdict. A ratio is a layer's ‖δ‖ divided by the last layer's.
 
-    Sources: the vanishing ratios were chosen on 48 fully connected networks. Below 1e-2 a network did not learn under SGD
-    (precision 1.00, recall 0.90), and below 1e-10 it did not under Adam (1.00, 0.83), whose rescaling hides smaller
+    Sources: the vanishing ratios were chosen on 48 fully connected networks. Below 1e-2 a network did not learn under
+    SGD (precision 1.00, recall 0.90), and below 1e-10 it did not under Adam (1.00, 0.83), whose rescaling hides smaller
     losses. On 384 held-out networks of other kinds they reach less: docs/calibration.md.
     """
 
