@@ -1,6 +1,7 @@
 """Several ranks: two processes on the CPU, and the numbers of one process that has all the data."""
 
 import copy
+import socket
 import sys
 
 import pytest
@@ -75,11 +76,11 @@ def assert_same_numbers(readings, expected):
                 assert mine.update_norm == pytest.approx(parameter.update_norm, rel=1e-5)
 
 
-def run(rank, port, results, kind):
+def run(rank, port, results):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
     torch.set_num_threads(1)
     try:
-        results[rank] = KINDS[kind](rank)
+        results[rank] = {kind: train_so(rank) for kind, train_so in KINDS.items()}
     finally:
         dist.destroy_process_group()
 
@@ -149,41 +150,40 @@ def fsdp(rank):
 KINDS = {"ddp": ddp, "ddp without a monitor": ddp_without_a_monitor, "ddp alone": ddp_alone, "fsdp": fsdp}
 
 
-def on_both_ranks(kind):
-    import socket
-
+@pytest.fixture(scope="module")
+def ranks():
+    """What both ranks have measured, by kind."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with multiprocessing.Manager() as manager:
         results = manager.dict()
-        multiprocessing.spawn(run, args=(port, results, kind), nprocs=RANKS)
-        return [copy.deepcopy(results[rank]) for rank in range(RANKS)]
+        multiprocessing.spawn(run, args=(port, results), nprocs=RANKS)
+        both = [copy.deepcopy(results[rank]) for rank in range(RANKS)]
+    return {kind: [results[kind] for results in both] for kind in KINDS}
 
 
-def test_ddp_with_no_sync_gives_the_numbers_of_one_process():
-    ranks = on_both_ranks("ddp")
+def test_ddp_with_no_sync_gives_the_numbers_of_one_process(ranks):
     expected = reference()
-    for readings, _, _ in ranks:
+    for readings, _, _ in ranks["ddp"]:
         assert_same_numbers(readings, expected)
-    assert [steps for _, steps, _ in ranks] == [[0, 1, 2], []]  # only the first rank writes
-    for with_monitor, without in zip((ranks[0][2], ranks[1][2]), on_both_ranks("ddp without a monitor"), strict=True):
-        for parameter, plain in zip(with_monitor, without, strict=True):
-            assert torch.equal(parameter, plain)
+    assert [steps for _, steps, _ in ranks["ddp"]] == [[0, 1, 2], []]  # only the first rank writes
+    for (_, _, parameters), plain in zip(ranks["ddp"], ranks["ddp without a monitor"], strict=True):
+        for parameter, other in zip(parameters, plain, strict=True):
+            assert torch.equal(parameter, other)
 
 
-def test_without_a_group_one_rank_may_watch_alone():
-    readings, nothing = on_both_ranks("ddp alone")
+def test_without_a_group_one_rank_may_watch_alone(ranks):
+    readings, nothing = ranks["ddp alone"]
     assert nothing == []
     assert [reading.step for reading in readings] == [0, 1, 2]
-    expected = reference()
-    for reading, other in zip(readings, expected, strict=True):
+    for reading, other in zip(readings, reference(), strict=True):
         for layer, one in zip(reading.layers, other.layers, strict=True):
             assert layer.samples == BATCH / RANKS
             for name, parameter in one.parameters.items():  # which DDP has averaged
                 assert layer.parameters[name].gradient.norm == pytest.approx(parameter.gradient.norm, rel=1e-6)
 
 
-def test_fsdp_gives_the_numbers_of_one_process():
-    for readings in on_both_ranks("fsdp"):
+def test_fsdp_gives_the_numbers_of_one_process(ranks):
+    for readings in ranks["fsdp"]:
         assert_same_numbers(readings, reference())
