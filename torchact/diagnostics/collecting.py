@@ -73,7 +73,7 @@ class Collector:
             with_parameters: whether parameters are wanted.
         """
         vectors: _Vectors = {}
-        for probe in self.probes:
+        for probe in self.probes if self._hooked else ():
             vectors[probe.name, "output"] = probe.output
             vectors[probe.name, "gradient"] = probe.gradient
             vectors[probe.name, "input"] = probe.input
@@ -96,7 +96,7 @@ class Collector:
 
     def reading(self, vectors: _Vectors, step: int, optimizer: str | None) -> Reading:
         """Bring what was collected to the host and sort it into layers."""
-        values = self._on_host(vectors)
+        values = _WithZeros(self._on_host(vectors)) if vectors else _WithZeros()
         self._close_windows(values)
         learning = {key[0] for key in values if len(key) == 3 and key[-1] == "gradient"}
         seen = [
@@ -216,6 +216,13 @@ class Collector:
                 if (probe.name, name, "gradient") in values
             },
         )
+
+
+class _WithZeros(dict[_Key, list[float]]):
+    """What was brought to the host; what was not collected, because no hook sees it, is zero."""
+
+    def __missing__(self, key: _Key) -> list[float]:
+        return [0.0] * statistics.SIZE
 
 
 def _of(key: _Key, what: str) -> _Key:
