@@ -101,7 +101,7 @@ def ddp(rank):
     parallel = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
     recorder = Recorder()
-    arguments = {"every": 1, "updates": True, "group": dist.group.WORLD, "sinks": [recorder]}
+    arguments = {"every": 1, "updates": True, "noise_scale": True, "group": dist.group.WORLD, "sinks": [recorder]}
     with GradientMonitor(model, optimizer, **arguments) as monitor:
         readings = train(parallel, optimizer, monitor, rank, RANKS, micro_batches=2, no_sync=parallel.no_sync)
     return readings, recorder.steps, [parameter.detach() for parameter in model.parameters()]
@@ -167,6 +167,8 @@ def test_ddp_with_no_sync_gives_the_numbers_of_one_process(ranks):
     expected = reference()
     for readings, _, _ in ranks["ddp"]:
         assert_same_numbers(readings, expected)
+        assert [reading.micro_batches.count for reading in readings] == [2] * STEPS
+        assert {reading.micro_batches.samples for reading in readings} == {BATCH / RANKS / 2}
     assert [steps for _, steps, _ in ranks["ddp"]] == [[0, 1, 2], []]  # only the first rank writes
     for (_, _, parameters), plain in zip(ranks["ddp"], ranks["ddp without a monitor"], strict=True):
         for parameter, other in zip(parameters, plain, strict=True):

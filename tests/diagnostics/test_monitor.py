@@ -369,11 +369,12 @@ class TestSteps:
         expected = model[0].weight.grad.double().norm().item()
         assert monitor.history[-1].layers[0].parameter_gradients["weight"].norm == pytest.approx(expected)
 
-    def test_a_recording_that_a_skipped_step_spoils_is_made_at_the_next_step(self):
+    @pytest.mark.parametrize("updates", [False, True])
+    def test_a_recording_that_a_skipped_step_spoils_is_made_at_the_next_step(self, updates):
         model = mlp()
         optimizer = sgd(model)
         inputs, targets = batch()
-        with GradientMonitor(model, optimizer, every=100) as monitor:
+        with GradientMonitor(model, optimizer, every=100, updates=updates) as monitor:
             (F.cross_entropy(model(inputs), targets) * math.inf).backward()  # a gradient scaler would skip the step
             for _ in range(3):
                 train_step(model, optimizer)
@@ -474,13 +475,14 @@ class TestOtherMachinery:
             optimizer.step()
         assert {layer.output.count for layer in monitor.history[-1].layers} == {4 * 8, 4 * 2}
 
-    def test_a_model_compiled_and_run_before_is_warned_of(self):
+    @pytest.mark.parametrize("updates", [False, True])
+    def test_a_model_compiled_and_run_before_is_warned_of(self, updates):
         torch.compiler.reset()
         model = mlp()
         optimizer = sgd(model)
         compiled = torch.compile(model, backend="eager")
         train_step(compiled, optimizer)
-        with GradientMonitor(model, optimizer, every=1) as monitor:
+        with GradientMonitor(model, optimizer, every=1, updates=updates) as monitor:
             with pytest.warns(UserWarning, match="A compiled model ignores hooks that come after its first call"):
                 train_step(compiled, optimizer)
             assert not monitor.history

@@ -183,8 +183,10 @@ class Collector:
         }
 
     def _is_per_rank(self, key: _Key) -> bool:
-        """Whether ranks have seen different entries: of their own samples, or of shards of a parameter."""
-        return len(key) == 2 or distributed.is_distributed_tensor(self.parameters[key[0]][key[1]])
+        """Whether entries of different ranks are to be merged: of their own samples, or of shards of a parameter."""
+        if len(key) < 3:
+            return key != ("micro-batches",)  # those of the first rank stand for all
+        return distributed.is_distributed_tensor(self.parameters[key[0]][key[1]])
 
     def _close_windows(self, values: dict[_Key, list[float]]) -> None:
         for probe in self.probes:

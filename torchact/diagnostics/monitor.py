@@ -87,7 +87,7 @@ class GradientMonitor:
             ``close(report)``.
         rules: what :meth:`verdicts` applies, by default :data:`torchact.diagnostics.rules.RULES`.
         on_error: ``"report"`` tells of verdicts when asked; ``"raise"`` judges each reading and raises from the
-            optimiser's step, before it changes a parameter, where one is an error.
+            optimiser's step where one is an error: before a parameter changes, with ``updates`` after.
 
     Raises:
         TypeError: ``model`` is no module, ``optimizer`` no optimiser, or one of ``sinks`` lacks a method.
@@ -274,7 +274,11 @@ class GradientMonitor:
         pending, track.pending = track.pending, None
         if pending is not None:
             vectors, before, step = pending
-            self._publish(track, self._collector.reading(vectors | collecting.updates(before), step, track.label))
+            reading = self._collector.reading(vectors | collecting.updates(before), step, track.label)
+            if self._is_missed(reading, optimizer):
+                self._switch.on = track.due = True
+            else:
+                self._publish(track, reading)
 
     def _is_due(self, track: _Track) -> bool:
         return self._switch.on and track.due
@@ -290,8 +294,7 @@ class GradientMonitor:
                 track.pending = self._pending(vectors, step)
             else:
                 reading = self._collector.reading(vectors, step, track.label)
-                self._warn_of_blindness(reading)
-        missed = reading is not None and (not self._saw(reading) or self._was_skipped(reading, optimizer))
+        missed = reading is not None and self._is_missed(reading, optimizer)
         self._collector.reset()
         track.step += 1
         track.due = missed or track.step % self.every == 0
@@ -319,15 +322,13 @@ class GradientMonitor:
             if errors:
                 raise GradientError(errors)
 
-    def _saw(self, reading: Reading) -> bool:
-        return bool(reading.layers) or self._signals == {"parameters"}
-
-    def _was_skipped(self, reading: Reading, optimizer: torch.optim.Optimizer | None) -> bool:
-        return optimizer is not None and collecting.holds_a_skipped_step(reading)
-
-    def _warn_of_blindness(self, reading: Reading) -> None:
-        if reading.unprobed and not reading.layers and self._signals != {"parameters"}:
-            warnings.warn(_UNSEEN, stacklevel=2)
+    def _is_missed(self, reading: Reading, optimizer: torch.optim.Optimizer | None) -> bool:
+        """Whether a reading shows no step: no module was called, or a gradient scaler has skipped an earlier one."""
+        if reading.layers:
+            return optimizer is not None and collecting.holds_a_skipped_step(reading)
+        if reading.unprobed:
+            warnings.warn(_UNSEEN, stacklevel=3)
+        return self._signals != {"parameters"}
 
     def _judge(self, track: _Track) -> tuple[Verdict, ...]:
         readings = tuple(reading for reading in self.history if reading.optimizer == track.label)
