@@ -62,8 +62,8 @@ $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "torchact needs Python 3.10 or newer, and $(PYTHON) is older; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
-	TORCHACT_BUILD=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt setuptools wheel
+	TORCHACT_BUILD=0 $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation \
 		--editable '.[development]'
 	@touch $@
 
