@@ -206,20 +206,32 @@ Tensor normalised_backward(const Tensor& grad_output, const Tensor& saved, int64
   return grad_input;
 }
 
-cpu::Statistics reduced(const Tensor& input, const Tensor& intervals, cpu::Counted counted) {
+cpu::Intervals intervals_of(const Tensor& intervals) {
   STD_TORCH_CHECK(intervals.scalar_type() == ScalarType::Double && intervals.dim() == 2 && intervals.size(0) == 2 &&
                       intervals.is_contiguous() && intervals.is_cpu(),
                   "intervals: expected float64 numbers of shape (2, n): their lower ends, and their upper ends");
   const int64_t n = intervals.size(1);
   const double* low = intervals.const_data_ptr<double>();
-  return cpu::statistics(operands({&input}), input.scalar_type(), low, low + n, int(n), counted);
+  return {int(n), low, low + n};
 }
 
-constexpr int kSums = 7;
+cpu::Source source(const Tensor& tensor) { return {operands({&tensor}), tensor.scalar_type()}; }
+
+cpu::Statistics reduced(const Tensor& input, const cpu::Intervals& intervals, cpu::Counted counted) {
+  const cpu::Source only = source(input);
+  return std::move(cpu::statistics({&only, 1}, intervals, counted)[0]);
+}
+
+void check_sums(const Tensor& sums, int64_t count, int64_t otherwise) {
+  STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && sums.is_cpu() && sums.is_contiguous() &&
+                      (sums.numel() == count || sums.numel() == otherwise),
+                  "sums: expected ", count, " or ", otherwise, " float64 numbers on the CPU, got ", sums.numel());
+}
+
+constexpr int kSums = 6, kMoments = kSums + 1, kBinned = kMoments + cpu::kBins;
 
 std::array<double, kSums> sums_of(const Tensor& input, const cpu::Moments& m) {
-  return {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal),
-          double(m.within)};
+  return {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal)};
 }
 
 // NaN where there is one
@@ -227,31 +239,72 @@ double largest_of(const cpu::Moments& m) { return m.squares == m.squares ? m.lar
 
 // (count, sum, squares, zeros, non-finite, subnormal, within the intervals, exponents…, largest magnitude)
 Tensor statistics(const Tensor& input, const Tensor& intervals, bool exponents) {
-  const cpu::Statistics s = reduced(input, intervals, exponents ? cpu::Counted::exponents : cpu::Counted::nothing);
+  const cpu::Counted counted = exponents ? cpu::Counted::exponents : cpu::Counted::moments;
+  const cpu::Statistics s = reduced(input, intervals_of(intervals), counted);
   Geometry shape;
   shape.dimensions = 1;
-  shape.sizes[0] = 8 + int64_t(s.exponents.size());
+  shape.sizes[0] = kMoments + 1 + int64_t(s.exponents.size());
   shape.strides[0][0] = 1;
   Tensor result = empty(shape, 0, intervals);
   double* out = result.mutable_data_ptr<double>();
   for (double value : sums_of(input, s.moments)) *out++ = value;
+  *out++ = double(s.moments.within);
   for (int64_t count : s.exponents) *out++ = double(count);
   *out = largest_of(s.moments);
   return result;
 }
 
-// Merges the statistics of a tensor into those in `sums`, which has bins of exponents or has none.
-void add_statistics(Tensor sums, const Tensor& input, const Tensor& intervals) {
-  const bool binned = sums.numel() == kSums + cpu::kBins + 1;
-  STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && sums.is_cpu() && sums.is_contiguous() &&
-                      (binned || sums.numel() == kSums + 1),
-                  "sums: expected 8 or 72 float64 numbers on the CPU, got ", sums.numel());
-  const cpu::Statistics s = reduced(input, intervals, binned ? cpu::Counted::bins : cpu::Counted::nothing);
-  double* out = sums.mutable_data_ptr<double>();
+void merge(double*& out, const Tensor& input, const cpu::Statistics& s) {
   for (double value : sums_of(input, s.moments)) *out++ += value;
   for (int64_t count : s.exponents) *out++ += double(count);
   const double largest = largest_of(s.moments);
   if (!(largest <= *out) && *out == *out) *out = largest;
+  ++out;
+}
+
+// Merges the statistics of a tensor into `sums`, which have bins of exponents or have none.
+void add_statistics(Tensor sums, const Tensor& input) {
+  check_sums(sums, kMoments, kBinned);
+  const cpu::Counted counted = sums.numel() == kBinned ? cpu::Counted::bins : cpu::Counted::moments;
+  double* out = sums.mutable_data_ptr<double>();
+  merge(out, input, reduced(input, {}, counted));
+}
+
+std::vector<cpu::Statistics> reduced(const std::vector<Tensor>& inputs, const cpu::Intervals& intervals,
+                                     cpu::Counted counted) {
+  std::vector<cpu::Source> sources;
+  for (const Tensor& input : inputs) sources.push_back(source(input));
+  return cpu::statistics(sources, intervals, counted);
+}
+
+// The same of several tensors; the sums lie one behind the other, and have no exponents.
+void add_statistics_of_each(Tensor sums, std::vector<Tensor> inputs) {
+  const int64_t count = kMoments * int64_t(inputs.size());
+  check_sums(sums, count, count);
+  double* out = sums.mutable_data_ptr<double>();
+  std::size_t i = 0;
+  for (const cpu::Statistics& s : reduced(inputs, {}, cpu::Counted::moments)) merge(out, inputs[i++], s);
+}
+
+void count(double*& out, const Tensor& input, const cpu::Statistics& s) {
+  *out++ += double(input.numel());
+  *out++ += double(s.moments.within);
+}
+
+// Adds to `sums` how many entries there are, and how many of them lie in the intervals.
+void add_within(Tensor sums, const Tensor& input, const Tensor& intervals) {
+  check_sums(sums, 2, 2);
+  double* out = sums.mutable_data_ptr<double>();
+  count(out, input, reduced(input, intervals_of(intervals), cpu::Counted::within));
+}
+
+// The same of several tensors.
+void add_within_of_each(Tensor sums, std::vector<Tensor> inputs, const Tensor& intervals) {
+  const int64_t expected = 2 * int64_t(inputs.size());
+  check_sums(sums, expected, expected);
+  double* out = sums.mutable_data_ptr<double>();
+  std::size_t i = 0;
+  for (const cpu::Statistics& s : reduced(inputs, intervals_of(intervals), cpu::Counted::within)) count(out, inputs[i++], s);
 }
 
 // Raises the largest magnitudes of the units along a dimension to those of their entries.
@@ -311,7 +364,10 @@ STABLE_TORCH_LIBRARY(torchact, m) {
     m.def((std::string(name) + "_backward(Tensor grad_output, Tensor saved, int dim) -> Tensor").c_str());
   }
   m.def("statistics(Tensor input, Tensor intervals, bool exponents) -> Tensor");
-  m.def("add_statistics(Tensor(a!) sums, Tensor input, Tensor intervals) -> ()");
+  m.def("add_statistics(Tensor(a!) sums, Tensor input) -> ()");
+  m.def("add_statistics_of_each(Tensor(a!) sums, Tensor[] inputs) -> ()");
+  m.def("add_within(Tensor(a!) sums, Tensor input, Tensor intervals) -> ()");
+  m.def("add_within_of_each(Tensor(a!) sums, Tensor[] inputs, Tensor intervals) -> ()");
   m.def("add_largest_of_units(Tensor(a!) largest, Tensor input, int dim) -> ()");
   m.def("instruction_set() -> str");
   torchact::define_acceleration(m);
@@ -330,6 +386,9 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
   m.impl("log_softmax_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::log_softmax>));
   m.impl("statistics", TORCH_BOX(&torchact::statistics));
   m.impl("add_statistics", TORCH_BOX(&torchact::add_statistics));
+  m.impl("add_statistics_of_each", TORCH_BOX(&torchact::add_statistics_of_each));
+  m.impl("add_within_of_each", TORCH_BOX(&torchact::add_within_of_each));
+  m.impl("add_within", TORCH_BOX(&torchact::add_within));
   m.impl("add_largest_of_units", TORCH_BOX(&torchact::add_largest_of_units));
 }
 

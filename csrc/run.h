@@ -1,6 +1,7 @@
 // What the operators ask of a device.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "activations.h"
@@ -29,12 +30,22 @@ struct Statistics {
   std::vector<int64_t> exponents;  // how many numbers have each exponent, or an exponent in each bin, if asked for
 };
 
-// What is asked for besides the moments.
-enum class Counted { nothing, exponents, bins };
+// Intervals that do not overlap.
+struct Intervals {
+  int count = 0;
+  const double *low = nullptr, *high = nullptr;
+};
 
-// Reduces a tensor in one pass. `low` and `high` are the ends of intervals that do not overlap.
-Statistics statistics(const Operands& operands, ScalarType type, const double* low, const double* high, int intervals,
-                      Counted counted);
+// What is asked for: the moments, with counts of exponents, with those in bins, or only how many lie within the intervals.
+enum class Counted { moments, exponents, bins, within };
+
+struct Source {
+  Operands operands;
+  ScalarType type;
+};
+
+// Reduces tensors, each in one pass, on all threads together.
+std::vector<Statistics> statistics(std::span<const Source> sources, const Intervals& intervals, Counted counted);
 
 // Raises the largest magnitude of each unit to that of the entries of `data`, which lie side by side.
 void largest_of_units(const void* data, ScalarType type, const UnitsContext& context, float* largest);

@@ -22,8 +22,8 @@ from torchact import GradientMonitor
 from torchact.diagnostics import Reading
 from torchact.diagnostics.depth import decay_per_layer, first_over_last, ratios_to_last
 from torchact.diagnostics.evidence import Evidence, Rule, optimizer_family
+from torchact.diagnostics.readings import LayerReading
 from torchact.diagnostics.rules import RULES
-from torchact.diagnostics.statistics import LayerReading
 
 WATCHED = 10  #: steps that the rules see
 BATCH = 64  #: images a step

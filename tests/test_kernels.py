@@ -205,6 +205,7 @@ def test_large_tensors_are_computed_piece_by_piece_with_the_same_result(monkeypa
 
 needs_kernels = pytest.mark.skipif(not kernels.status().loaded, reason=str(kernels.status()))
 OPERATORS = extension.operator_names() if kernels.status().loaded else []
+SUMS = {"add_statistics": 71, "add_within": 2, "add_within_of_each": 4}  # how many
 WITH_RESULTS = [name for name in OPERATORS if not name.startswith("add_")]  # the others write into what is given
 
 
@@ -221,7 +222,8 @@ def arguments(name, dtype=torch.float32, x=None):
         "table": torch.arange(2**16, dtype=torch.float32),
         "intervals": torch.tensor([[-9.0, 5.0], [-5.0, 9.0]], dtype=torch.float64),
         "exponents": True,
-        "sums": torch.zeros(8, dtype=torch.float64),
+        "sums": torch.zeros(SUMS.get(name, 14), dtype=torch.float64),
+        "inputs": [x, x.double()],
         "largest": torch.zeros(x.shape[-2]),
     }
     if name == "add_largest_of_units":
@@ -393,6 +395,59 @@ def test_statistics_count_what_is_not_finite():
 def test_statistics_take_more_entries_than_32_bits_count():
     x = torch.ones(1).expand(2**31 + 5)
     assert kernels.statistics(x)[0] == kernels.statistics(x)[1] == 2**31 + 5
+
+
+@needs_kernels
+def test_statistics_of_several_tensors_are_those_of_each():
+    tensors = [
+        torch.randn(size, generator=torch.Generator().manual_seed(size)) for size in (0, 1, 70_000, 300, 600_000)
+    ]
+    tensors += [tensors[3].bfloat16(), tensors[3].double(), torch.ones(6, 5)[:, ::2]]
+    together = torch.ones(len(tensors), 7, dtype=torch.float64)
+    kernels.add_statistics_of_each(together, tensors)
+    for row, tensor in zip(together, tensors, strict=True):
+        alone = torch.ones(7, dtype=torch.float64)
+        kernels.add_statistics(alone, tensor)
+        assert_same(row, alone)
+        exact = tensor.double()
+        assert float(row[1]) == pytest.approx(1 + float(exact.sum()), rel=1e-12)
+        assert row[-1] == max(1, exact.abs().max() if tensor.numel() else 0)
+    with pytest.raises(RuntimeError, match="sums: expected 7 or 7 float64 numbers on the CPU, got 8"):
+        kernels.add_statistics_of_each(torch.zeros(8, dtype=torch.float64), tensors[:1])
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_what_lies_within_intervals_is_counted_in_several_tensors(dtype):
+    tensors = [torch.randn(size, generator=torch.Generator().manual_seed(size)).to(dtype) for size in (5, 100_000)]
+    tensors[0][0] = float("nan")
+    sums = torch.zeros(2, 2, dtype=torch.float64)
+    intervals = torch.tensor([[-float("inf"), 0.5], [-1.0, 1.0]], dtype=torch.float64)
+    kernels.add_within_of_each(sums, tensors, intervals)
+    expected = [[t.numel(), int(((t <= -1) | ((t >= 0.5) & (t <= 1))).sum())] for t in tensors]
+    assert sums.tolist() == expected
+    for tensor, row in zip(tensors, expected, strict=True):
+        alone = torch.zeros(2, dtype=torch.float64)
+        kernels.add_within(alone, tensor, intervals)
+        assert alone.tolist() == row
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("octaves", [1, 20, 40, 300])
+def test_bins_of_exponents_are_exact_however_far_the_numbers_spread(dtype, octaves):
+    generator = torch.Generator().manual_seed(octaves)
+    exponents = torch.rand(9001, generator=generator, dtype=torch.float64).mul(-octaves)
+    x = torch.exp2(exponents).mul(torch.randn(9001, generator=generator).sign()).to(dtype)
+    x[::5] = 0
+    x[4096] = 1e-3  # a chunk of this one and zeros
+    x[4097:8192] = 0
+    for special in ([], [float("inf")], [float("nan"), 0.0]):
+        x[: len(special)] = torch.tensor(special)
+        sums = torch.zeros(71, dtype=torch.float64)
+        kernels.add_statistics(sums, x)
+        bins = (x.float().view(torch.int32) >> 23 & 255) // 4
+        assert_same(sums[6:-1], torch.bincount(bins, minlength=64).double())
 
 
 def test_statistics_of_what_no_kernel_takes_raise():

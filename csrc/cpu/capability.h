@@ -18,6 +18,7 @@ constexpr cpu::Kernels kernels(const char* name) {
           {{softmax_loops<Normalised::softmax>(), softmax_loops<Normalised::softmin>(),
             softmax_loops<Normalised::log_softmax>()}},
           {{&Statistics<float>::run, &Statistics<double>::run}},
+          {{&Statistics<float>::run_within, &Statistics<double>::run_within}},
           {{&LargestOfUnits<float>::run, &LargestOfUnits<double>::run, &LargestOfUnits<BFloat16>::run,
             &LargestOfUnits<Float16>::run}}};
 #undef TORCHACT_LOOPS_OF_ONE

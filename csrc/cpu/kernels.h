@@ -72,6 +72,7 @@ struct Kernels {
   std::array<Loop, kComputed> log_sigmoid;  // (x) -> (logsigmoid, exp(-|x|))
   std::array<Loops, std::size_t(Normalised::count)> softmax;  // whose context is a Tile
   std::array<Loop, kComputed> statistics;
+  std::array<Loop, kComputed> within;  // counts only what lies within the intervals of a StatisticsContext
   std::array<Loop, kTypes> largest_of_units;  // (x) -> (largest, float32), whose context is a UnitsContext
 };
 

@@ -276,39 +276,59 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
   torch::stable::parallel_for(0, outer * strips, std::max<int64_t>(1, kGrain / entries), tiles);
 }
 
-Statistics statistics(const Operands& operands, ScalarType scalar_type, const double* low, const double* high,
-                      int intervals, Counted counted) {
-  // Parts of a fixed size: sums do not depend on the number of threads.
-  constexpr int64_t kPart = 1 << 18;
-  const Type type = type_of(scalar_type);
-  const Pass pass(operands, size_of(type), kernels().statistics[type == Type::float64 ? 1 : 0], nullptr, half_of(type));
-  const int64_t count = element_count(operands.geometry), parts = (count + kPart - 1) / kPart;
-  std::vector<Moments> moments(parts);
-  const std::size_t kinds = counted == Counted::nothing ? 0
-                            : counted == Counted::bins  ? kBins
-                            : type == Type::float64     ? kExponents
-                                                        : 256;
-  std::vector<int64_t> counts(parts * kinds);
-  auto part = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      int64_t* own = kinds ? counts.data() + i * kinds : nullptr;
-      const StatisticsContext context{&moments[i],
-                                      counted == Counted::exponents ? own : nullptr,
-                                      counted == Counted::bins ? own : nullptr,
-                                      intervals,
-                                      low,
-                                      high,
-                                      smallest_normal(type)};
-      pass.with(&context)(i * kPart, std::min(count, (i + 1) * kPart));
-    }
+std::vector<Statistics> statistics(std::span<const Source> sources, const Intervals& intervals, Counted counted) {
+  struct Part {
+    std::size_t source;
+    int64_t begin, end, offset;  // in the source; and of its begin in all sources together
+    Moments moments;
+    std::vector<int64_t> exponents;
   };
-  if (parts == 1) part(0, 1);
-  if (parts > 1) torch::stable::parallel_for(0, parts, 1, part);
-  Statistics result;
-  for (const Moments& m : moments) add(result.moments, m);
-  result.exponents.resize(kinds);
-  for (std::size_t i = 0; i < counts.size(); ++i) result.exponents[i % kinds] += counts[i];
-  return result;
+  // Of a fixed size: sums do not depend on the number of threads.
+  constexpr int64_t kPart = 1 << 18;
+  std::vector<Part> parts;
+  int64_t entries = 0;
+  for (std::size_t source = 0; source < sources.size(); ++source) {
+    const int64_t count = element_count(sources[source].operands.geometry);
+    for (int64_t i = 0; i < count; i += kPart) parts.push_back({source, i, std::min(count, i + kPart), entries + i, {}, {}});
+    entries += count;
+  }
+  const auto kinds = [counted](Type type) -> std::size_t {
+    if (counted == Counted::exponents) return type == Type::float64 ? kExponents : 256;
+    return counted == Counted::bins ? kBins : 0;
+  };
+  auto reduce = [&](Part& part) {
+    const Source& source = sources[part.source];
+    const Type type = type_of(source.type);
+    part.exponents.resize(kinds(type));
+    const StatisticsContext context{&part.moments,
+                                    counted == Counted::exponents ? part.exponents.data() : nullptr,
+                                    counted == Counted::bins ? part.exponents.data() : nullptr,
+                                    intervals.count,
+                                    intervals.low,
+                                    intervals.high,
+                                    smallest_normal(type)};
+    const auto& loops = counted == Counted::within ? kernels().within : kernels().statistics;
+    const Loop loop = loops[type == Type::float64 ? 1 : 0];
+    Pass(source.operands, size_of(type), loop, &context, half_of(type))(part.begin, part.end);
+  };
+  // As threads have computed a tensor, so they reduce it: each has its share in its cache.
+  auto share = [&](int64_t begin, int64_t end) {
+    const auto is_before = [](const Part& part, int64_t offset) { return part.offset < offset; };
+    const auto first = std::lower_bound(parts.begin(), parts.end(), begin, is_before);
+    std::for_each(first, std::lower_bound(first, parts.end(), end, is_before), reduce);
+  };
+  if (entries <= kPart)
+    share(0, entries);
+  else
+    torch::stable::parallel_for(0, entries, kPart, share);
+  std::vector<Statistics> results(sources.size());
+  for (std::size_t i = 0; i < sources.size(); ++i) results[i].exponents.resize(kinds(type_of(sources[i].type)));
+  for (const Part& part : parts) {
+    Statistics& result = results[part.source];
+    add(result.moments, part.moments);
+    for (std::size_t i = 0; i < part.exponents.size(); ++i) result.exponents[i] += part.exponents[i];
+  }
+  return results;
 }
 
 void largest_of_units(const void* data, ScalarType scalar_type, const UnitsContext& context, float* largest) {

@@ -14,114 +14,129 @@ using cpu::Moments;
 using cpu::StatisticsContext;
 using cpu::UnitsContext;
 
+// Counts numbers by the upper bits of their exponents.
+struct ExponentBins {
+  static constexpr int kShift = 23 + 2, kAtOnce = 4, kLoops = 3;
+
+  static int32_t bits_of(float x) { return __builtin_bit_cast(int32_t, x) & 0x7fffffff; }
+
+  // Nearly always all but zeros lie within a few bins of the largest: from there down, four bins at a time, it is
+  // counted how many numbers reach each bin. What is left after some of those loops is counted one by one.
+  static void add(const float* x, int64_t count, int64_t* bins) {
+    int32_t largest = 0, lowest = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t bits = bits_of(x[i]);
+      largest = bits > largest ? bits : largest;
+      lowest += bits >> kShift == 0;
+    }
+    int top = largest >> kShift;
+    int64_t reached = 0;
+    for (int loop = 0; loop < kLoops && top > 0 && reached + lowest < count; ++loop, top -= kAtOnce)
+      reached = add_four(x, count, top, reached, bins);
+    if (reached + lowest < count) return add_below(x, count, top, bins);
+    bins[0] += lowest;
+  }
+
+ private:
+  // Adds those in bins from `top` down, without bin 0, and returns how many reach the last of them.
+  static int64_t add_four(const float* x, int64_t count, int top, int64_t reached, int64_t* bins) {
+    int32_t edges[kAtOnce], reaching[kAtOnce] = {};
+    for (int k = 0; k < kAtOnce; ++k) edges[k] = top > k ? (top - k) << kShift : std::numeric_limits<int32_t>::max();
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t bits = bits_of(x[i]);
+      for (int k = 0; k < kAtOnce; ++k) reaching[k] += bits >= edges[k];
+    }
+    for (int k = 0; k < kAtOnce && top > k; ++k) {
+      bins[top - k] += reaching[k] - reached;
+      reached = reaching[k];
+    }
+    return reached;
+  }
+
+  static void add_below(const float* x, int64_t count, int top, int64_t* bins) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int bin = bits_of(x[i]) >> kShift;
+      if (bin <= top) ++bins[bin];
+    }
+  }
+};
+
 template <class T>
 struct Statistics {
-  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-  static constexpr int kLanes = 32;            // independent sums, so that they can be vectors
-  static constexpr int64_t kChunk = 1 << 12;   // numbers whose counts are kept in lanes of 32 bits
+  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // signed, because those are quicker to compare
+  static constexpr int kLanes = 32;           // independent sums, so that they can be vectors
+  static constexpr int64_t kChunk = 1 << 12;  // numbers that the nearest cache holds from one loop to the next
   static constexpr int kMantissa = std::numeric_limits<T>::digits - 1;
+  static constexpr Bits kSign = std::numeric_limits<Bits>::min();
 
-  // What each lane has seen. Sums are in float64: the squares of float32 numbers neither overflow nor underflow there.
-  struct Lanes {
+  // The bits of a number's magnitude, which are ordered as magnitudes are; those of NaN are the largest.
+  static Bits bits_of(T x) { return __builtin_bit_cast(Bits, x) & ~kSign; }
+
+  // Sums are in float64: the squares of float32 numbers neither overflow nor underflow there.
+  static void add_sums(const T* x, int64_t count, Moments& m) {
     double total[kLanes] = {}, squares[kLanes] = {};
-    T largest[kLanes] = {};
-    int32_t zeros[kLanes] = {}, subnormal[kLanes] = {}, non_finite[kLanes] = {}, within[kLanes] = {};
-  };
-
-  static void see(Lanes& lanes, const T* x, T smallest) {
-    constexpr T greatest = std::numeric_limits<T>::max();
-    for (int j = 0; j < kLanes; ++j) {
-      const T magnitude = x[j] < 0 ? -x[j] : x[j];
-      lanes.largest[j] = magnitude > lanes.largest[j] ? magnitude : lanes.largest[j];
-      lanes.zeros[j] += x[j] == 0;
-      lanes.subnormal[j] += magnitude < smallest;
-      lanes.non_finite[j] += !(magnitude <= greatest);
-    }
-    for (int j = 0; j < kLanes; ++j) {
-      lanes.total[j] += x[j];
-      lanes.squares[j] += double(x[j]) * x[j];
-    }
-  }
-
-  static void count_within(Lanes& lanes, const T* x, T low, T high) {
-    for (int j = 0; j < kLanes; ++j) lanes.within[j] += low <= x[j] && x[j] <= high;
-  }
-
-  static void add(Moments& moments, const Lanes& lanes) {
-    for (int j = 0; j < kLanes; ++j) {
-      moments.total += lanes.total[j];
-      moments.squares += lanes.squares[j];
-      moments.zeros += lanes.zeros[j];
-      moments.subnormal += lanes.subnormal[j] - lanes.zeros[j];
-      moments.non_finite += lanes.non_finite[j];
-      moments.within += lanes.within[j];
-      if (double(lanes.largest[j]) > moments.largest) moments.largest = lanes.largest[j];
-    }
-  }
-
-  static void chunk(const T* x, int64_t count, const StatisticsContext& context) {
-    Lanes lanes;
-    const T smallest = T(context.smallest_normal);
     int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-      see(lanes, x + i, smallest);
-      for (int k = 0; k < context.intervals; ++k) count_within(lanes, x + i, T(context.low[k]), T(context.high[k]));
+    for (; i + kLanes <= count; i += kLanes)
+      for (int j = 0; j < kLanes; ++j) {
+        total[j] += x[i + j];
+        squares[j] += double(x[i + j]) * x[i + j];
+      }
+    for (; i < count; ++i) {
+      total[0] += x[i];
+      squares[0] += double(x[i]) * x[i];
     }
-    add(*context.moments, lanes);
-    for (; i < count; ++i) one(x[i], context);
+    for (int j = 0; j < kLanes; ++j) {
+      m.total += total[j];
+      m.squares += squares[j];
+    }
   }
 
-  static void one(T x, const StatisticsContext& context) {
-    Moments& m = *context.moments;
-    const T magnitude = x < 0 ? -x : x;
-    m.total += x;
-    m.squares += double(x) * x;
-    m.zeros += x == 0;
-    m.subnormal += x != 0 && magnitude < T(context.smallest_normal);
-    m.non_finite += !(magnitude <= std::numeric_limits<T>::max());
-    for (int k = 0; k < context.intervals; ++k) m.within += T(context.low[k]) <= x && x <= T(context.high[k]);
-    if (double(magnitude) > m.largest) m.largest = magnitude;
+  // Returns the bits of the largest magnitude.
+  static Bits add_magnitudes(const T* x, int64_t count, T smallest_normal, Moments& m) {
+    const Bits smallest = bits_of(smallest_normal);
+    Bits zeros = 0, below = 0, largest = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const Bits bits = bits_of(x[i]);
+      zeros += bits == 0;
+      below += bits < smallest;
+      largest = bits > largest ? bits : largest;
+    }
+    m.zeros += zeros;
+    m.subnormal += below - zeros;
+    const double magnitude = __builtin_bit_cast(T, largest);
+    if (magnitude > m.largest) m.largest = magnitude;
+    return largest;
+  }
+
+  static int64_t count_non_finite(const T* x, int64_t count) {
+    constexpr Bits greatest = __builtin_bit_cast(Bits, std::numeric_limits<T>::max());
+    Bits found = 0;
+    for (int64_t i = 0; i < count; ++i) found += bits_of(x[i]) > greatest;
+    return found;
+  }
+
+  static int64_t count_within(const T* x, int64_t count, T low, T high) {
+    Bits found = 0;
+    for (int64_t i = 0; i < count; ++i) found += low <= x[i] && x[i] <= high;
+    return found;
   }
 
   // Counts numbers by their exponent bits; several tables, since two numbers alike would wait for each other in one.
   static void count_exponents(const T* x, int64_t count, int64_t* exponents) {
     constexpr int kTables = 8, kBits = sizeof(T) == 4 ? 8 : 11;
     int32_t tables[kTables][1 << kBits] = {};
-    for (int64_t i = 0; i < count; ++i)
-      ++tables[i % kTables][__builtin_bit_cast(Bits, x[i]) >> kMantissa & ((1 << kBits) - 1)];
+    for (int64_t i = 0; i < count; ++i) ++tables[i % kTables][bits_of(x[i]) >> kMantissa];
     for (int exponent = 0; exponent < 1 << kBits; ++exponent)
       for (int t = 0; t < kTables; ++t) exponents[exponent] += tables[t][exponent];
   }
 
-  // The bin that a number's exponent is in, as float32 has it.
-  static uint32_t bin_of(T x) {
-    if constexpr (sizeof(T) == 4)
-      return __builtin_bit_cast(Bits, x) >> (kMantissa + 2) & (cpu::kBins - 1);
-    else
-      return __builtin_bit_cast(uint32_t, float(x)) >> (23 + 2) & (cpu::kBins - 1);
-  }
-
-  // Counts numbers by the upper bits of their exponents: pairs of them, which takes half as many steps.
-  static void count_bins(const T* x, int64_t count, int64_t* bins) {
-    constexpr int kTables = 2, kPairs = cpu::kBins * cpu::kBins;
-    int32_t tables[kTables][kPairs] = {};
-    int64_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-      ++tables[0][bin_of(x[i]) * cpu::kBins + bin_of(x[i + 1])];
-      ++tables[1][bin_of(x[i + 2]) * cpu::kBins + bin_of(x[i + 3])];
-    }
-    for (; i < count; ++i) ++bins[bin_of(x[i])];
-    int32_t second[cpu::kBins] = {};
-    for (int first = 0; first < cpu::kBins; ++first) {
-      int64_t sum = 0;
-      for (int j = 0; j < cpu::kBins; ++j) {
-        const int32_t both = tables[0][first * cpu::kBins + j] + tables[1][first * cpu::kBins + j];
-        sum += both;
-        second[j] += both;
-      }
-      bins[first] += sum;
-    }
-    for (int j = 0; j < cpu::kBins; ++j) bins[j] += second[j];
+  static void chunk(const T* x, int64_t count, const StatisticsContext& context) {
+    Moments& m = *context.moments;
+    add_sums(x, count, m);
+    const Bits largest = add_magnitudes(x, count, T(context.smallest_normal), m);
+    if (bits_of(std::numeric_limits<T>::infinity()) <= largest) m.non_finite += count_non_finite(x, count);
+    for (int k = 0; k < context.intervals; ++k) m.within += count_within(x, count, T(context.low[k]), T(context.high[k]));
+    if (context.bins) count_bins(x, count, context.bins);
   }
 
   static void run(const void* const* inputs, void* const*, int64_t count, const void* context_) {
@@ -129,7 +144,23 @@ struct Statistics {
     const T* x = input<T>(inputs, 0);
     for (int64_t i = 0; i < count; i += kChunk) chunk(x + i, count - i < kChunk ? count - i : kChunk, context);
     if (context.exponents) count_exponents(x, count, context.exponents);
-    if (context.bins) count_bins(x, count, context.bins);
+  }
+
+  static void run_within(const void* const* inputs, void* const*, int64_t count, const void* context_) {
+    const StatisticsContext& context = *static_cast<const StatisticsContext*>(context_);
+    for (int k = 0; k < context.intervals; ++k)
+      context.moments->within += count_within(input<T>(inputs, 0), count, T(context.low[k]), T(context.high[k]));
+  }
+
+ private:
+  static void count_bins(const T* x, int64_t count, int64_t* bins) {
+    if constexpr (sizeof(T) == 4) {
+      ExponentBins::add(x, count, bins);
+    } else {
+      float narrow[kChunk];
+      for (int64_t i = 0; i < count; ++i) narrow[i] = float(x[i]);
+      ExponentBins::add(narrow, count, bins);
+    }
   }
 };
 

@@ -1,6 +1,7 @@
 """Several ranks: two processes on the CPU, and the numbers of one process that has all the data."""
 
 import copy
+import itertools
 import socket
 import sys
 
@@ -147,7 +148,51 @@ def fsdp(rank):
         return train(model, optimizer, monitor, rank, RANKS)
 
 
-KINDS = {"ddp": ddp, "ddp without a monitor": ddp_without_a_monitor, "ddp alone": ddp_alone, "fsdp": fsdp}
+def tensor_parallel(rank):
+    """The first layer's outputs are spread over the ranks, those of the second are partial sums, all else is whole."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_module, distribute_tensor
+
+    placements = {"0": {"weight": Shard(0), "bias": Shard(0)}, "2": {"weight": Shard(1)}}
+
+    def spread(name, module, mesh):
+        for own, parameter in list(module.named_parameters(recurse=False)):
+            placement = placements.get(name, {}).get(own, Replicate())
+            module.register_parameter(own, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [placement])))
+
+    mesh = init_device_mesh("cpu", (RANKS,))
+    model = distribute_module(network(), mesh, spread)
+    model[3] = nn.ReLU()  # torch makes no partial sums whole in place
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    class Everywhere(nn.Module):
+        def forward(self, x):
+            return model(distribute_tensor(x, mesh, [Replicate()])).full_tensor()
+
+    with GradientMonitor(model, optimizer, every=1, updates=True) as monitor:
+        return train(Everywhere(), optimizer, monitor)
+
+
+def different_modules(rank):
+    """Each rank calls a module of its own between two that both call, and only its gradients are averaged."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("in", "0", "1", "out")})
+    with GradientMonitor(model, every=1, group=dist.group.WORLD) as monitor:
+        for _ in range(2):
+            model.zero_grad()
+            model["out"](model[str(rank)](model["in"](torch.ones(3 + rank, 4)))).sum().backward()
+            monitor.record()
+    return list(monitor.history)
+
+
+KINDS = {
+    "tensor parallel": tensor_parallel,
+    "different modules": different_modules,
+    "ddp": ddp,
+    "ddp without a monitor": ddp_without_a_monitor,
+    "ddp alone": ddp_alone,
+    "fsdp": fsdp,
+}
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +234,15 @@ def test_without_a_group_one_rank_may_watch_alone(ranks):
 def test_fsdp_gives_the_numbers_of_one_process(ranks):
     for readings in ranks["fsdp"]:
         assert_same_numbers(readings, reference())
+
+
+def test_tensor_parallel_gives_the_numbers_of_one_process(ranks):
+    for readings in ranks["tensor parallel"]:
+        assert_same_numbers(readings, reference())
+
+
+def test_ranks_may_call_different_modules(ranks):
+    for reading in itertools.chain(*ranks["different modules"]):
+        assert {layer.name: layer.samples for layer in reading.layers} == {"in": 7, "0": 3, "1": 4, "out": 7}
+        counts = {layer.name: [p.gradient.count for p in layer.parameters.values()] for layer in reading.layers}
+        assert counts == {name: [16, 4] for name in ("in", "0", "1", "out")}

@@ -179,7 +179,7 @@ class TestSignals:
             model.double()
             model[1].weight = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
             model(torch.tensor([[-1.0, 2.0]], dtype=torch.float64)).sum().backward()
-            assert not any(total.requires_grad for probe in monitor._probes for total in (probe.input, probe.output))
+            assert not any(probe.totals.requires_grad for probe in monitor._probes)
             layer = by_name(monitor.record())["1"]
         assert layer.saturated_fraction == layer.output.zero_fraction
 

@@ -7,7 +7,8 @@ import torch
 from torchact import catalogue
 from torchact.diagnostics import Thresholds, depth, rules
 from torchact.diagnostics.evidence import optimizer_family
-from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
+from torchact.diagnostics.readings import LayerReading, ParameterReading, Reading
+from torchact.diagnostics.statistics import Statistics
 
 
 def parameter(size):

@@ -12,7 +12,7 @@ from torch import nn
 
 import torchact
 from torchact import GradientMonitor
-from torchact.diagnostics import GradientError, Thresholds, depth, noise, statistics
+from torchact.diagnostics import GradientError, Thresholds, depth, noise, readings, statistics
 from torchact.diagnostics.evidence import Verdict
 
 
@@ -365,7 +365,7 @@ class TestErrors:
 class TestDepth:
     def reading(self, *norms):
         def layer(index, norm):
-            return statistics.LayerReading(
+            return readings.LayerReading(
                 index=index,
                 name=str(index),
                 kind="Linear",
@@ -375,13 +375,13 @@ class TestDepth:
                 gradient=statistics.Statistics(count=4, squares=norm**2, largest=norm),
                 saturated_fraction=None,
                 parameters={
-                    "weight": statistics.ParameterReading(
+                    "weight": readings.ParameterReading(
                         gradient=statistics.Statistics(count=1), weight=statistics.Statistics(count=1)
                     )
                 },
             )
 
-        return statistics.Reading(step=0, layers=tuple(layer(i, norm) for i, norm in enumerate(norms)))
+        return readings.Reading(step=0, layers=tuple(layer(i, norm) for i, norm in enumerate(norms)))
 
     def test_the_interval_is_that_of_the_least_squares_line(self):
         norms = [2.0**-i * factor for i, factor in zip(range(6, 0, -1), (1.1, 0.8, 1.3, 1.0, 0.9, 1.2), strict=True)]

@@ -3,8 +3,9 @@
 from torchact.diagnostics.depth import Decay
 from torchact.diagnostics.evidence import Evidence, Thresholds, Verdict
 from torchact.diagnostics.monitor import GradientError, GradientMonitor, diagnose
+from torchact.diagnostics.readings import LayerReading, ParameterReading, Reading
 from torchact.diagnostics.report import Report
-from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
+from torchact.diagnostics.statistics import Statistics
 
 __all__ = [
     "Decay",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+import operator
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from torchact.diagnostics import distributed, statistics
+from torchact.diagnostics import distributed, probes, statistics
+from torchact.diagnostics.blocks import Block, Blocks, Key, Layout, on_host
 from torchact.diagnostics.noise import MicroBatches, MicroBatchHooks
 from torchact.diagnostics.probes import Probe, own_parameters
-from torchact.diagnostics.statistics import LayerReading, ParameterReading, Reading, Statistics
+from torchact.diagnostics.readings import LaterLayers, LayerReading, ParameterReading, Reading
 
 Gradients = Mapping[Tensor, Tensor | None]
-_Key = tuple[str, ...]  # (layer, what), or (layer, parameter, what)
-_Vectors = dict[_Key, Tensor]
 _ACTIVE = 1e-5  # a unit is active where its magnitude reaches this: TheDeepChecker's dead neuron, arXiv:2204.00694
+_UNITS = "units of "
+_LARGEST_OF_TOTALS = (probes.OUTPUT.stop - 1, probes.GRADIENT.stop - 1)
 
 
 class Collector:
@@ -46,96 +48,74 @@ class Collector:
         noise: MicroBatchHooks | None = None,
     ) -> None:
         self.probes = probes
-        self.parameters = {name: own_parameters(module) for name, module in modules}
+        self.parameters: dict[Key, nn.Parameter] = {
+            (name, own): parameter for name, module in modules for own, parameter in own_parameters(module).items()
+        }
+        self._spread = {key for key, tensor in self.parameters.items() if distributed.is_distributed_tensor(tensor)}
+        self._names = tuple((probe.name,) for probe in probes)
         self._window = window
         self._epsilons = epsilons
         self._group = group
         self._hooked = hooked
         self._noise = noise
-        self._samples_in_window = dict.fromkeys(self.parameters, 0.0)
-        self._dead: dict[str, float] = {}
-        self._unclipped: _Vectors = {}
+        self._probes_with_units = [probe for probe in probes if probe.has_units]
+        self._samples_in_window = dict.fromkeys((probe.name for probe in probes), 0.0)
+        self._dead: Mapping[str, float] = {}
+        self._unclipped: Blocks = {}
 
     def before_clipping(self) -> None:
         """Reduce the parameters' gradients as they are now."""
-        self._unclipped = {
-            _of(key, "unclipped"): _reduced(gradient) for key, _, gradient in self._with_gradients(None, None)
-        }
+        self._unclipped = {"unclipped": self._reduced(self._gradients(None, None))}
 
     def collect(
         self, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None, *, with_parameters: bool
-    ) -> _Vectors:
-        """Return everything that a reading is made of, on its device.
+    ) -> Blocks:
+        """Return copies of everything that a reading is made of, on its device.
 
         Args:
             gradients: the parameters' gradients; by default their ``.grad``.
             optimizer: whose parameters to look at, and its state; by default all parameters.
             with_parameters: whether parameters are wanted.
         """
-        vectors: _Vectors = {}
-        for probe in self.probes if self._hooked else ():
-            vectors[probe.name, "output"] = probe.output
-            vectors[probe.name, "gradient"] = probe.gradient
-            vectors[probe.name, "input"] = probe.input
-            vectors[probe.name, "samples"] = self._samples_of(probe)
-            if self._samples_in_window[probe.name] >= self._window and probe.units is not None:
-                vectors[probe.name, "units"] = probe.units.double()
+        blocks: Blocks = self._seen_by_hooks() if self._hooked else {}
         if with_parameters:
-            for key, parameter, gradient in self._with_gradients(gradients, optimizer):
-                vectors[_of(key, "gradient")] = _reduced(gradient)
-                vectors[_of(key, "weight")] = _reduced(parameter)
-                state = _second_moment(optimizer, parameter)
-                if state is not None:
-                    vectors[_of(key, "epsilon")] = _near_epsilon(*state, self._epsilons)
-            vectors |= self._unclipped
+            own_gradients = self._gradients(gradients, optimizer)
+            blocks["gradient"] = self._reduced(own_gradients)
+            blocks["weight"] = self._reduced({key: self.parameters[key] for key in own_gradients})
+            if optimizer is not None:
+                blocks |= self._near_epsilon(own_gradients, optimizer)
+            blocks |= self._unclipped
         if self._noise is not None and self._noise.passes > 1:
-            passes = torch.full((1,), float(self._noise.passes), dtype=torch.float64)
             total = self._noise.total()
-            vectors["micro-batches",] = torch.cat([passes.to(total.device), total])
-        return vectors
+            passes = torch.full((1,), float(self._noise.passes), dtype=torch.float64, device=total.device)
+            layout = Layout((("micro-batches",),), 3, shared=True)  # those of the first rank stand for all
+            blocks["micro-batches"] = Block(layout, torch.cat([passes, total]).unsqueeze(0))
+        return blocks
 
-    def reading(self, vectors: _Vectors, step: int, optimizer: str | None) -> Reading:
-        """Bring what was collected to the host and sort it into layers."""
-        values = _WithZeros(self._on_host(vectors)) if vectors else _WithZeros()
-        self._close_windows(values)
-        learning = {key[0] for key in values if len(key) == 3 and key[-1] == "gradient"}
-        seen = [
-            (index, probe)
-            for index, probe in enumerate(self.probes)
-            if values[probe.name, "samples"][0] or (not self._hooked and probe.name in learning)
-        ]
-        names = {probe.name for _, probe in seen}
-        for probe in self.probes:
-            self._samples_in_window[probe.name] += values[probe.name, "samples"][0]
-        layers = (
-            self._layer(index if probe.position is None else probe.position, probe, values) for index, probe in seen
-        )
-        return Reading(
+    def updates(self, before: Mapping[Key, Tensor]) -> Blocks:
+        """Return the statistics of what a step has added to each parameter."""
+        return {"update": self._reduced({key: self.parameters[key].detach() - old for key, old in before.items()})}
+
+    def reading(self, collected: Blocks, step: int, optimizer: str | None) -> tuple[Reading, bool]:
+        """Bring what was collected to the host and sort it into layers.
+
+        Returns:
+            The reading, and whether it shows a step that a gradient scaler has skipped.
+        """
+        blocks = on_host(collected, self._group)
+        samples = self._samples_of(blocks)
+        self._close_windows(blocks, samples)
+        indices = [i for i, probe in enumerate(self.probes) if samples[probe.name]]
+        names = {self.probes[i].name for i in indices}
+        reading = Reading(
             step=step,
-            layers=tuple(sorted(layers, key=lambda layer: layer.index)),
+            layers=self._layers(indices, samples, blocks),
             silent=tuple(probe.name for probe in self.probes if probe.name not in names),
-            unprobed=tuple(
-                f"{key[0]}.{key[1]}"
-                for key, vector in values.items()
-                if key[-1] == "gradient" and len(key) == 3 and key[0] not in names and vector[0]
-            ),
+            unprobed=_not_seen(blocks, names),
             optimizer=optimizer,
-            micro_batches=self._micro_batches(values),
+            micro_batches=self._micro_batches(blocks, samples),
         )
-
-    def _micro_batches(self, values: dict[_Key, list[float]]) -> MicroBatches | None:
-        measured = values.get(("micro-batches",))
-        if measured is None:
-            return None
-        passes, squares, square_of_sum = measured
-        samples = max(values[probe.name, "samples"][0] for probe in self.probes)
-        ranks = 1 if self._group is None else dist.get_world_size(self._group)
-        return MicroBatches(
-            count=round(passes),
-            samples=samples / passes / ranks,
-            squares=squares / passes,
-            square_of_mean=square_of_sum / passes**2,
-        )
+        return reading, _holds_a_skipped_step(blocks)
 
     def reset(self) -> None:
         """Forget this step."""
@@ -143,168 +123,229 @@ class Collector:
             self._noise.reset()
         for probe in self.probes:
             probe.reset()
+        if self._hooked:
+            torch._foreach_zero_([probe.totals for probe in self.probes])
         self._unclipped = {}
 
-    @staticmethod
-    def _samples_of(probe: Probe) -> Tensor:
-        if probe.samples:
-            probe.compiled_samples.add_(probe.samples)
-            probe.samples = 0
-        return probe.compiled_samples
+    def _seen_by_hooks(self) -> Blocks:
+        totals = [probe.totals for probe in self.probes]
+        if not all(probe.is_on_host for probe in self.probes):
+            totals = [total.to(totals[0].device) for total in totals]
+        samples = torch.tensor([probe.samples for probe in self.probes], dtype=torch.float64).unsqueeze(1)
+        blocks = {
+            "totals": Block(Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS), torch.stack(totals)),
+            "samples": Block(Layout(self._names, 1), samples),
+        }
+        for probe in self._probes_with_units:
+            if probe.units is not None and self._samples_in_window[probe.name] >= self._window:
+                units = probe.units.double().unsqueeze(0)
+                layout = Layout(((probe.name,),), units.shape[1], tuple(range(units.shape[1])))
+                blocks[f"{_UNITS}{probe.name}"] = Block(layout, units)
+        return blocks
 
-    def _with_gradients(
-        self, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None
-    ) -> Iterator[tuple[tuple[str, str], nn.Parameter, Tensor]]:
-        """Yield key, parameter and gradient."""
-        held = None if optimizer is None else _parameters_of(optimizer)
-        for layer, own in self.parameters.items():
-            for name, parameter in own.items():
-                if held is None or id(parameter) in held:
-                    gradient = parameter.grad if gradients is None else gradients.get(parameter)
-                    if gradient is not None:
-                        yield (layer, name), parameter, gradient
+    def _gradients(self, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None) -> dict[Key, Tensor]:
+        held = None if optimizer is None else _groups_of(optimizer)
+        found = {
+            key: parameter.grad if gradients is None else gradients.get(parameter)
+            for key, parameter in self.parameters.items()
+            if held is None or id(parameter) in held
+        }
+        return {key: gradient for key, gradient in found.items() if gradient is not None}
 
-    def _on_host(self, vectors: _Vectors) -> dict[_Key, list[float]]:
-        """Copy all vectors to the host at once, merged over the ranks of the group."""
-        device = next(iter(vectors.values())).device
-        packed = torch.cat([vector.to(device) for vector in vectors.values()])
-        lengths = [vector.numel() for vector in vectors.values()]
-        if self._group is None:
-            rows = [packed.cpu()]
-        else:
-            rows = [row.cpu() for row in distributed.gathered(packed, self._group)]
-        pieces = [row.split(lengths) for row in rows]
-        ranks = len(rows)
+    def _reduced(self, tensors: Mapping[Key, Tensor]) -> Block:
+        """Return the statistics of what this rank has to count of each tensor."""
+        layout = self._layout(tensors, statistics.SIZE, (statistics.SIZE - 1,))
+        own = [_own(tensor.detach()) for tensor in tensors.values()] if self._spread else list(tensors.values())
+        return Block(layout, statistics.reduce_each(own))
+
+    def _layout(self, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()) -> Layout:
+        keys = tuple(keys)
+        return Layout(keys, width, largest, tuple(key not in self._spread for key in keys) if self._spread else True)
+
+    def _near_epsilon(self, keys: Collection[Key], optimizer: torch.optim.Optimizer) -> Blocks:
+        """Return of each parameter how many entries have √v̂ below a multiple of ε, and how many there are."""
+        groups = _groups_of(optimizer)
+        limits: dict[float | Tensor, dict[Key, Tensor]] = {}  # tensors are told apart by identity
+        for key in keys:
+            parameter = self.parameters[key]
+            found = _second_moment(optimizer.state.get(parameter, {}), groups[id(parameter)], parameter)
+            if found is not None:
+                moment, correction, epsilon = found
+                limits.setdefault((self._epsilons * epsilon) ** 2 * correction, {})[key] = _own(moment)
         return {
-            key: pieces[0][i].tolist()
-            if ranks == 1 or not self._is_per_rank(key)
-            else distributed.merged([piece[i] for piece in pieces], _largest_at(key, lengths[i])).tolist()
-            for i, key in enumerate(vectors)
+            f"below {i}": Block(self._layout(moments, 2), _count_below(limit, list(moments.values())))
+            for i, (limit, moments) in enumerate(limits.items())
         }
 
-    def _is_per_rank(self, key: _Key) -> bool:
-        """Whether entries of different ranks are to be merged: of their own samples, or of shards of a parameter."""
-        if len(key) < 3:
-            return key != ("micro-batches",)  # those of the first rank stand for all
-        return distributed.is_distributed_tensor(self.parameters[key[0]][key[1]])
+    def _samples_of(self, blocks: Blocks) -> dict[str, float]:
+        """Return how many samples each module has seen; without hooks, 1 where there is a gradient."""
+        if self._hooked:
+            samples = blocks["samples"].rows[:, 0] + blocks["totals"].rows[:, probes.SAMPLES]
+            return dict(zip((probe.name for probe in self.probes), samples.tolist(), strict=True))
+        learning = {layer for layer, _ in blocks["gradient"].layout.keys}
+        return {probe.name: float(probe.name in learning) for probe in self.probes}
 
-    def _close_windows(self, values: dict[_Key, list[float]]) -> None:
-        for probe in self.probes:
-            units = values.get((probe.name, "units"))
+    def _close_windows(self, blocks: Blocks, samples: Mapping[str, float]) -> None:
+        for probe in self._probes_with_units:
+            units = blocks.get(f"{_UNITS}{probe.name}")
             if units is not None:
-                self._dead[probe.name] = sum(largest < _ACTIVE for largest in units) / len(units)
+                dead = (units.rows < _ACTIVE).double().mean().item()
+                self._dead = {**self._dead, probe.name: dead}
                 self._samples_in_window[probe.name] = 0.0
                 probe.forget_units()
+            self._samples_in_window[probe.name] += samples[probe.name]
 
-    def _layer(self, index: int, probe: Probe, values: dict[_Key, list[float]]) -> LayerReading:
-        input = statistics.unpack(values[probe.name, "input"])
-        gradient = statistics.unpack(values[probe.name, "gradient"])
-        if self._group is not None:  # each rank differentiates the mean over its own samples; averaged are gradients
-            gradient = gradient.scaled(1 / dist.get_world_size(self._group))
-        return LayerReading(
-            index=index,
-            name=probe.name,
-            kind=probe.kind,
-            activation=probe.activation.key if probe.activation else None,
-            shape=probe.shape,
-            samples=values[probe.name, "samples"][0],
-            output=statistics.unpack(values[probe.name, "output"]),
-            gradient=gradient,
-            saturated_fraction=input.saturated / input.count if input.count else None,
-            dead_fraction=self._dead.get(probe.name),
-            parameters={
-                name: _parameter_reading(functools.partial(_value, values, (probe.name, name)))
-                for name in self.parameters[probe.name]
-                if (probe.name, name, "gradient") in values
-            },
+    def _micro_batches(self, blocks: Blocks, samples: Mapping[str, float]) -> MicroBatches | None:
+        if "micro-batches" not in blocks:
+            return None
+        passes, squares, square_of_sum = blocks["micro-batches"].rows[0].tolist()
+        return MicroBatches(
+            count=round(passes),
+            samples=max(samples.values()) / passes / self._ranks,
+            squares=squares / passes,
+            square_of_mean=square_of_sum / passes**2,
         )
 
+    @property
+    def _ranks(self) -> int:
+        return 1 if self._group is None else dist.get_world_size(self._group)
 
-class _WithZeros(dict[_Key, list[float]]):
-    """What was brought to the host; what was not collected, because no hook sees it, is zero."""
+    def _layers(self, indices: Sequence[int], samples: Mapping[str, float], blocks: Blocks) -> LaterLayers:
+        """Return the layers that these probes have seen, in the order of their first calls."""
+        seen = []
+        for row in indices:
+            probe = self.probes[row]
+            seen.append((row if probe.position is None else probe.position, row, probe, tuple(probe.shape)))
+        make = functools.partial(
+            _make_layers,
+            sorted(seen, key=operator.itemgetter(0)),
+            samples if self._hooked else dict.fromkeys(samples, 0.0),
+            blocks,
+            self._dead,
+            1 / self._ranks,
+        )
+        return LaterLayers(len(indices), make)
 
-    def __missing__(self, key: _Key) -> list[float]:
-        return [0.0] * statistics.SIZE
+
+def _make_layers(
+    seen: Sequence[tuple[int, int, Probe, tuple[int, ...]]],
+    samples: Mapping[str, float],
+    blocks: Blocks,
+    dead: Mapping[str, float],
+    scale: float,
+) -> tuple[LayerReading, ...]:
+    """Make layers of (position, row of the totals, probe, shape of the output).
+
+    Each rank differentiates the mean over its own samples, while gradients are averaged: δ is scaled by 1/ranks, unless
+    it is a DTensor.
+    """
+    parameters = _parameter_readings(blocks)
+    totals = blocks["totals"].rows.tolist() if "totals" in blocks else None
+    layers = []
+    for position, row, probe, shape in seen:
+        total = totals[row] if totals else [0.0] * probes.TOTALS
+        entries, saturated = total[probes.INPUT]
+        gradient = statistics.unpack(total[probes.GRADIENT])
+        layers.append(
+            LayerReading(
+                index=position,
+                name=probe.name,
+                kind=probe.kind,
+                activation=probe.activation.key if probe.activation else None,
+                shape=shape,
+                samples=samples[probe.name],
+                output=statistics.unpack(total[probes.OUTPUT]),
+                gradient=gradient if scale == 1 or probe.is_global else gradient.scaled(scale),
+                saturated_fraction=saturated / entries if entries else None,
+                dead_fraction=dead.get(probe.name),
+                parameters=parameters.get(probe.name, {}),
+            )
+        )
+    return tuple(layers)
 
 
-def _of(key: _Key, what: str) -> _Key:
-    return (*key, what)
+def _parameter_readings(blocks: Blocks) -> dict[str, dict[str, ParameterReading]]:
+    """Make a reading of each parameter with a gradient, by layer and name."""
+    names: tuple[str, ...] = ("gradient", "weight", "unclipped", "update")
+    rows = {name: blocks[name].by_key() for name in names if name in blocks}
+    below = [block.by_key() for name, block in blocks.items() if name.startswith("below ")]
+    near_epsilon = {key: count / entries for found in below for key, (entries, count) in found.items() if entries}
+    readings: dict[str, dict[str, ParameterReading]] = {}
+    for key, gradient in rows.get("gradient", {}).items():
+        layer, name = key
+        readings.setdefault(layer, {})[name] = ParameterReading(
+            gradient=statistics.unpack(gradient),
+            weight=statistics.unpack(rows["weight"][key]),
+            unclipped_norm=_norm(rows, "unclipped", key),
+            update_norm=_norm(rows, "update", key),
+            at_epsilon=near_epsilon.get(key),
+        )
+    return readings
 
 
-def _value(values: Mapping[_Key, list[float]], key: _Key, what: str) -> list[float] | None:
-    return values.get(_of(key, what))
+def _norm(rows: Mapping[str, Mapping[Key, list[float]]], what: str, key: Key) -> float | None:
+    row = rows.get(what, {}).get(key)
+    return None if row is None else statistics.unpack(row).norm
 
 
-def _parameter_reading(of: Callable[[str], list[float] | None]) -> ParameterReading:
-    norms: dict[Literal["unclipped_norm", "update_norm"], float] = {}
-    unclipped, update, epsilon = of("unclipped"), of("update"), of("epsilon")
-    if unclipped is not None:
-        norms["unclipped_norm"] = statistics.unpack(unclipped).norm
-    if update is not None:
-        norms["update_norm"] = statistics.unpack(update).norm
-    return ParameterReading(
-        gradient=statistics.unpack(of("gradient") or []),
-        weight=statistics.unpack(of("weight") or []),
-        at_epsilon=None if epsilon is None or not epsilon[1] else epsilon[0] / epsilon[1],
-        **norms,
+def _not_seen(blocks: Blocks, names: Collection[str]) -> tuple[str, ...]:
+    """Name the parameters with a gradient of which no module in ``names`` was called."""
+    if "gradient" not in blocks:
+        return ()
+    counts = blocks["gradient"].rows[:, 0].tolist()
+    return tuple(
+        f"{layer}.{name}"
+        for (layer, name), count in zip(blocks["gradient"].layout.keys, counts, strict=True)
+        if layer not in names and count
     )
 
 
-def updates(before: Mapping[_Key, tuple[nn.Parameter, Tensor]]) -> _Vectors:
-    """Return the statistics of what a step has added to each parameter."""
-    return {_of(key, "update"): _reduced(parameter.detach() - old) for key, (parameter, old) in before.items()}
-
-
-def _reduced(tensor: Tensor) -> Tensor:
-    sums = None
-    for own in distributed.own_entries(tensor.detach()):
-        sums = statistics.reduce_tensor(own)
-    return torch.zeros(statistics.SIZE, dtype=torch.float64, device=tensor.device) if sums is None else sums
-
-
-def _largest_at(key: _Key, length: int) -> Sequence[int]:
-    if key[-1] == "units":
-        return range(length)
-    return () if key[-1] in ("samples", "epsilon") else (length - 1,)
-
-
-def _parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
-    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-
-
-def _second_moment(
-    optimizer: torch.optim.Optimizer | None, parameter: nn.Parameter
-) -> tuple[Tensor, float, float] | None:
-    """Return (v, 1 - β₂^t, ε) of an optimiser that divides by √v̂ + ε, once it has made a step."""
-    state: Mapping[str, Any] = {} if optimizer is None else optimizer.state.get(parameter, {})
-    moment = next((state[name] for name in ("max_exp_avg_sq", "exp_avg_sq", "square_avg") if name in state), None)
-    if optimizer is None or not isinstance(moment, Tensor) or moment.shape != parameter.shape:
-        return None
-    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
-    if "eps" not in group or not isinstance(group["eps"], float):
-        return None
-    correction = 1.0
-    if "betas" in group and "step" in state:
-        correction = 1 - float(group["betas"][1]) ** float(state["step"])
-    return moment, correction or 1.0, group["eps"]
-
-
-def _near_epsilon(moment: Tensor, correction: float, epsilon: float, multiple: float) -> Tensor:
-    """Return (how many entries have √v̂ below a multiple of ε, how many there are)."""
-    counts = torch.zeros(2, dtype=torch.float64, device=moment.device)
-    for own in distributed.own_entries(moment):
-        below = torch.count_nonzero(own < (multiple * epsilon) ** 2 * correction)
-        counts = torch.stack([below.double(), torch.full_like(below, own.numel(), dtype=torch.float64)])
-    return counts
-
-
-def holds_a_skipped_step(reading: Reading) -> bool:
+def _holds_a_skipped_step(blocks: Blocks) -> bool:
     """Tell whether a step that a gradient scaler skipped, because it overflowed, has left its gradients behind.
 
     A gradient that is not finite at a layer's output makes the parameters' gradients so too. Where they are finite, the
     former came from an earlier backward pass. The optimiser was not told of that one, nor was the monitor.
     """
-    gradients: list[Statistics] = [g for layer in reading.layers for g in layer.parameter_gradients.values()]
-    overflowed = any(layer.gradient.non_finite for layer in reading.layers)
-    finite = bool(gradients) and not any(statistics.non_finite for statistics in gradients)
-    return overflowed and finite
+    if "totals" not in blocks or "gradient" not in blocks or not blocks["gradient"].layout.keys:
+        return False
+    overflowed = blocks["totals"].rows[:, probes.GRADIENT.start + statistics.NON_FINITE].any()
+    return bool(overflowed) and not blocks["gradient"].rows[:, statistics.NON_FINITE].any()
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return what this rank has to count of a tensor, maybe nothing."""
+    own = distributed.own_entries(tensor)
+    return own[0] if own else torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+
+
+def _count_below(limit: float | Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Return how many entries each tensor has, and how many of them are at most the limit; none is negative."""
+    if isinstance(limit, Tensor):
+        counts = torch.stack([torch.count_nonzero(tensor <= limit) for tensor in tensors]).double()
+        return torch.stack([torch.full_like(counts, tensors[0].numel()), counts], dim=1)
+    intervals = torch.tensor([[0.0], [limit]], dtype=torch.float64, device="cpu")
+    sums = torch.zeros(len(tensors), 2, dtype=torch.float64, device=tensors[0].device)
+    statistics.add_within(sums, tensors, intervals)
+    return sums
+
+
+def _groups_of(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    return {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _second_moment(
+    state: Mapping[str, Any], group: Mapping[str, Any], parameter: Tensor
+) -> tuple[Tensor, float | Tensor, float] | None:
+    """Return (v, 1 - β₂^t, ε) of an optimiser that divides by √v̂ + ε, once it has made a step.
+
+    Where t is on another device than the CPU, as of a fused optimiser, it stays there.
+    """
+    moment = next((state[name] for name in ("max_exp_avg_sq", "exp_avg_sq", "square_avg") if name in state), None)
+    if not isinstance(moment, Tensor) or moment.shape != parameter.shape or not isinstance(group.get("eps"), float):
+        return None
+    if "betas" not in group or "step" not in state:
+        return moment, 1.0, group["eps"]
+    step, decay = state["step"], float(group["betas"][1])
+    if isinstance(step, Tensor) and not step.is_cpu:
+        return moment, 1 - decay**step, group["eps"]
+    return moment, 1 - decay ** float(step) or 1.0, group["eps"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from torchact.diagnostics.statistics import LayerReading, Reading
+from torchact.diagnostics.readings import LayerReading, Reading
 
 _T_OF_FEW = {1: 12.706204736, 2: 4.302652730}  # Student's t for 95 %, where the expansion below is too coarse
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

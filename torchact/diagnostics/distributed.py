@@ -1,12 +1,11 @@
-"""What lies on several ranks: which entries of a tensor are this rank's to count, and merging what all have counted."""
+"""What lies on several ranks: which entries of a tensor are this rank's to count."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 
 def is_distributed_tensor(tensor: Tensor) -> bool:
@@ -28,32 +27,30 @@ def own_entries(tensor: Tensor) -> Sequence[Tensor]:
     if any(placement.is_partial() for placement in tensor.placements):
         whole = [Replicate() if placement.is_partial() else placement for placement in tensor.placements]
         tensor = tensor.redistribute(placements=whole)
-    coordinate = tensor.device_mesh.get_coordinate()
-    if coordinate is None:
-        return ()
-    mine = all(
-        not placement.is_replicate() or at == 0 for placement, at in zip(tensor.placements, coordinate, strict=True)
-    )
+    mine = _is_first(tensor, lambda placement: not placement.is_replicate())
     return (tensor.to_local(),) if mine else ()
+
+
+def own_samples(tensor: Tensor) -> int:
+    """Return how long the first (batch) dimension is; of a DTensor, as much of it as this rank has to count."""
+    if not tensor.dim():
+        return 1
+    if type(tensor) is Tensor or not is_distributed_tensor(tensor):
+        return tensor.shape[0]
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local().shape[0] if _is_first(tensor, lambda placement: placement.is_shard(0)) else 0
+
+
+def _is_first(tensor: Any, spreads: Callable[[Any], bool]) -> bool:
+    """Whether this rank is the first in all dimensions of the mesh but those whose placement spreads what counts."""
+    coordinate = tensor.device_mesh.get_coordinate()
+    return coordinate is not None and all(
+        at == 0 or spreads(placement) for placement, at in zip(tensor.placements, coordinate, strict=True)
+    )
 
 
 def has_distributed_parameters(model: nn.Module) -> bool:
     """Whether parameters are DTensors, as those of FSDP2 are."""
     return any(is_distributed_tensor(parameter) for parameter in model.parameters())
-
-
-def gathered(packed: Tensor, group: dist.ProcessGroup) -> list[Tensor]:
-    """Return what every rank of a group has packed, in the order of ranks. All ranks have to call this."""
-    parts = [torch.empty_like(packed) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, packed, group=group)
-    return parts
-
-
-def merged(parts: Sequence[Tensor], largest_at: Sequence[int]) -> Tensor:
-    """Add vectors up, but for those places where the largest number is kept; NaN is larger than any."""
-    table = torch.stack(list(parts))
-    total = table.sum(0)
-    places = list(largest_at)
-    if places:
-        total[places] = table[:, places].amax(0)
-    return total

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from torchact.diagnostics.statistics import Reading
+from torchact.diagnostics.readings import Reading
 
 Family = Literal["sgd", "adaptive"]
 Severity = Literal["error", "warning", "info"]

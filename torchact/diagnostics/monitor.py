@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from torchact import conversion
-from torchact.diagnostics import collecting, distributed, rules
+from torchact.diagnostics import distributed, rules
+from torchact.diagnostics.blocks import Blocks, Key
 from torchact.diagnostics.collecting import Collector, Gradients
 from torchact.diagnostics.evidence import Rule, Thresholds, Verdict, optimizer_family
 from torchact.diagnostics.noise import MicroBatchHooks
 from torchact.diagnostics.probes import Probe, Signal, Switch, watchable
+from torchact.diagnostics.readings import Reading
 from torchact.diagnostics.report import Report
 from torchact.diagnostics.sinks.base import Sink, Sinks
-from torchact.diagnostics.statistics import Reading
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -273,9 +274,9 @@ class GradientMonitor:
         self._switch.on = any(each.due for each in self._tracks.values())
         pending, track.pending = track.pending, None
         if pending is not None:
-            vectors, before, step = pending
-            reading = self._collector.reading(vectors | collecting.updates(before), step, track.label)
-            if self._is_missed(reading, optimizer):
+            blocks, before, step = pending
+            reading = self._read(blocks | self._collector.updates(before), step, track, optimizer)
+            if reading is None:
                 self._switch.on = track.due = True
             else:
                 self._publish(track, reading)
@@ -287,32 +288,34 @@ class GradientMonitor:
         self, track: _Track, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None = None
     ) -> Reading | None:
         """End a step of an optimiser: read, forget, and tell the hooks whether the next step is to be recorded."""
-        step, due, reading = track.step, self._is_due(track), None
+        step, due, missed, reading = track.step, self._is_due(track), False, None
         if due:
-            vectors = self._collector.collect(gradients, optimizer, with_parameters="parameters" in self._signals)
+            blocks = self._collector.collect(gradients, optimizer, with_parameters="parameters" in self._signals)
             if self._updates and optimizer is not None:
-                track.pending = self._pending(vectors, step)
+                parameters = self._collector.parameters
+                before = {key: parameters[key].detach().clone() for key in blocks["weight"].layout.keys}
+                track.pending = blocks, before, step
             else:
-                reading = self._collector.reading(vectors, step, track.label)
-        missed = reading is not None and self._is_missed(reading, optimizer)
+                reading = self._read(blocks, step, track, optimizer)
+                missed = reading is None
         self._collector.reset()
         track.step += 1
         track.due = missed or track.step % self.every == 0
         self._switch.on = any(each.due for each in self._tracks.values())
-        if reading is None or missed:
-            return None
-        self._publish(track, reading)
+        if reading is not None:
+            self._publish(track, reading)
         return reading
 
-    def _pending(self, vectors: Any, step: int) -> tuple[Any, Any, int]:
-        """Keep what a reading is made of until the step is done: copies, since the totals begin again."""
-        before = {
-            key[:2]: (parameter, parameter.detach().clone())
-            for key in vectors
-            if key[-1] == "weight"
-            for parameter in [self._collector.parameters[key[0]][key[1]]]
-        }
-        return {key: vector.clone() for key, vector in vectors.items()}, before, step
+    def _read(
+        self, blocks: Blocks, step: int, track: _Track, optimizer: torch.optim.Optimizer | None
+    ) -> Reading | None:
+        """Return a reading; None where it shows no step, because no module was called or a scaler had skipped one."""
+        reading, holds_a_skipped_step = self._collector.reading(blocks, step, track.label)
+        if reading.layers:
+            return None if optimizer is not None and holds_a_skipped_step else reading
+        if reading.unprobed:
+            warnings.warn(_UNSEEN, stacklevel=4)
+        return None if self._signals != {"parameters"} else reading
 
     def _publish(self, track: _Track, reading: Reading) -> None:
         self.history.append(reading)
@@ -321,14 +324,6 @@ class GradientMonitor:
             errors = tuple(verdict for verdict in self._judge(track) if verdict.severity == "error")
             if errors:
                 raise GradientError(errors)
-
-    def _is_missed(self, reading: Reading, optimizer: torch.optim.Optimizer | None) -> bool:
-        """Whether a reading shows no step: no module was called, or a gradient scaler has skipped an earlier one."""
-        if reading.layers:
-            return optimizer is not None and collecting.holds_a_skipped_step(reading)
-        if reading.unprobed:
-            warnings.warn(_UNSEEN, stacklevel=3)
-        return self._signals != {"parameters"}
 
     def _judge(self, track: _Track) -> tuple[Verdict, ...]:
         readings = tuple(reading for reading in self.history if reading.optimizer == track.label)
@@ -368,7 +363,7 @@ class _Track:
         self.label = label
         self.step = 0
         self.due = True  # whether the step that is being made is to be recorded
-        self.pending: tuple[Any, Any, int] | None = None
+        self.pending: tuple[Blocks, dict[Key, Tensor], int] | None = None
 
 
 def _tracks(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, _Track]:

@@ -16,7 +16,7 @@ from torchact.diagnostics import distributed
 
 if TYPE_CHECKING:
     from torchact.diagnostics.probes import Switch
-    from torchact.diagnostics.statistics import Reading
+    from torchact.diagnostics.readings import Reading
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ activation's input is read before the call, because an in-place activation overw
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,14 @@ _CHANNELS_FIRST = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
 )
+
+# Where in a probe's totals its statistics lie: of outputs; of their gradients, with exponents; the entries of an
+# activation's input, and how many of them are saturated; samples of compiled calls.
+OUTPUT = slice(0, statistics.SIZE)
+GRADIENT = slice(OUTPUT.stop, OUTPUT.stop + statistics.BINNED)
+INPUT = slice(GRADIENT.stop, GRADIENT.stop + 2)
+SAMPLES = INPUT.stop
+TOTALS = SAMPLES + 1
 
 
 class Switch:
@@ -67,21 +76,21 @@ class Probe:
         self.kind = type(module).__name__
         self.switch = switch
         self.activation = modules.activation_of(module)
-        self._signals = signals
-        has_slope = self.activation is not None and self.activation.kind != "gated" and "outputs" in signals
-        self._slope = _Slope(self.activation, module) if has_slope and self.activation is not None else None
-        self._saturated_below = saturated_below
+        self._sees_outputs = "outputs" in signals
+        self._sees_gradients = "gradients" in signals
+        has_slope = self.activation is not None and self.activation.kind != "gated" and self._sees_outputs
+        self._slope = (
+            _Slope(self.activation, module, saturated_below) if has_slope and self.activation is not None else None
+        )
         self._channels_first = isinstance(module, _CHANNELS_FIRST) if self.activation is None else None
-        self._has_units = self._slope is not None and saturation.has_dead_side(self._slope.activation)
+        self.has_units = self._slope is not None and saturation.has_dead_side(self._slope.activation)
         self.position: int | None = None
         self.shape: tuple[int, ...] = ()
+        self.is_global = False  # whether outputs are DTensors, whose gradients are those of the loss of all ranks
         # Allocated once and written in place, because that is what torch.compile takes in a hook.
         device = next((parameter.device for parameter in module.parameters()), None)
-        self.output = torch.zeros(statistics.SIZE, dtype=torch.float64, device=device)
-        self.gradient = torch.zeros(statistics.BINNED, dtype=torch.float64, device=device)
-        self.input = torch.zeros_like(self.output)  # of an activation, of whose entries it counts the saturated ones
-        self.samples = 0  # of uncompiled calls; those of compiled ones are the sum of a tensor
-        self.compiled_samples = torch.zeros(1, dtype=torch.float64, device=device)
+        self._place(torch.zeros(TOTALS, dtype=torch.float64, device=device))
+        self.samples = 0  # of uncompiled calls; those of compiled ones are the last of the totals
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
         self._recording = False
         self._calls_without_grad = 0
@@ -92,19 +101,11 @@ class Probe:
         return _blind_probe, ()
 
     def reset(self) -> None:
-        """Forget what was recorded, but for the units."""
-        if self.switch.on:  # else nothing was added
-            for total in self.totals:
-                total.zero_()
-            self.samples = 0
+        """Forget what was recorded, but for the units and the totals, which the collector sets to zero."""
+        self.samples = 0
         self._recording = False
         self._calls_without_grad = 0
         self.release_leaves()
-
-    @property
-    def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is summed up on the model's device."""
-        return self.output, self.gradient, self.input, self.compiled_samples
 
     def forget_units(self) -> None:
         """Begin another window in which units may be active."""
@@ -119,7 +120,7 @@ class Probe:
 
     def attach(self, module: nn.Module) -> Iterator[RemovableHandle]:
         """Register the hooks and yield their handles."""
-        if not self._signals & {"outputs", "gradients"}:
+        if not self._sees_outputs and not self._sees_gradients:
             return
         if self._slope is not None:
             yield module.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -127,12 +128,15 @@ class Probe:
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._recording = self.switch.on and self._is_first_pass(module)
-        if self._recording and self._slope is not None:
-            with torch.no_grad():
-                for input in _floating_tensors(args[0] if len(args) == 1 and not kwargs else (args, kwargs)):
-                    for own in distributed.own_entries(input.detach()):
-                        self._on_device_of(own)
-                        self._see_input(self._slope, module, own)
+        slope = self._slope
+        if slope is None or not self._recording:
+            return
+        if len(args) == 1 and not kwargs and self._is_quick(args[0]) and slope.intervals is not None:
+            kernels.add_within(self._parts.input, args[0], slope.intervals)
+            return
+        for input in _floating_tensors((args, kwargs)):
+            for own in distributed.own_entries(input.detach()):
+                self._see_input(slope, module, own)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         recording = self._recording if self._slope is not None else self.switch.on and self._is_first_pass(module)
@@ -142,30 +146,49 @@ class Probe:
             self.position = next(self.switch.order)
         if self._channels_first is not None:
             self.switch.channels_first = self._channels_first
+        if self._is_quick(output):
+            self._record_quickly(output)
+            self._hook(output)
+            return
         tensors = _floating_tensors(output)
-        with torch.no_grad():
-            for tensor in tensors:
-                for own in distributed.own_entries(tensor.detach()):
-                    self._record(own)
-        if "gradients" in self._signals:
-            for tensor in tensors:
-                if tensor.requires_grad:
-                    handle = tensor.register_hook(self._on_gradient)
-                    if not _is_compiling() and tensor.is_leaf:
-                        self._hooks_on_leaves.append(handle)
+        for tensor in tensors:
+            self._record(tensor.detach())
+        for tensor in tensors:
+            self._hook(tensor)
+
+    def _hook(self, output: Tensor) -> None:
+        if self._sees_gradients and output.requires_grad:
+            handle = output.register_hook(self._on_gradient)
+            if not _is_compiling() and output.is_leaf:
+                self._hooks_on_leaves.append(handle)
+
+    def _is_quick(self, tensor: Any) -> bool:
+        """Whether the compiled kernels take this as it is: nearly always, and each other look at it would take time."""
+        return type(tensor) is Tensor and not _is_compiling() and self.is_on_host and kernels.is_one_pass(tensor)
+
+    def _record_quickly(self, output: Tensor) -> None:
+        self.shape = shape = output.shape[1:]
+        self.is_global = False
+        self.samples += output.shape[0] if output.dim() else 1
+        if self._sees_outputs:
+            kernels.add_statistics(self._parts.output, output)
+            if self.has_units and shape.numel() and output.dim() > 1:
+                self._see_units(output.detach())
 
     def _record(self, output: Tensor) -> None:
-        self.shape = tuple(output.shape[1:])
-        self._on_device_of(output)
-        samples = output.shape[0] if output.dim() else 1
+        self.shape = output.shape[1:]
+        self.is_global = distributed.is_distributed_tensor(output)
+        samples = distributed.own_samples(output)
         if _is_compiling():
-            self.compiled_samples.add_(samples)
+            self._parts_for(output).samples.add_(samples)
         else:
             self.samples += samples
-        if "outputs" in self._signals:
-            statistics.add_reduced(self.output, output)
-            if self._has_units and output.dim() > 1 and output.numel():
-                self._see_units(output)
+        if not self._sees_outputs:
+            return
+        for own in distributed.own_entries(output):
+            statistics.add_reduced(self._parts_for(own).output, own)
+            if self.has_units and own.dim() > 1 and own.numel() and own.shape[1:] == output.shape[1:]:
+                self._see_units(own)
 
     def _see_units(self, output: Tensor) -> None:
         """Raise each unit's largest magnitude; units lie along dimension 1 behind convolutions, else along the last."""
@@ -181,27 +204,35 @@ class Probe:
     def _on_gradient(self, gradient: Tensor) -> None:
         if not _is_compiling() and torch._C._are_functorch_transforms_active():
             return  # batched gradients: a gradient of the gradients, not of the loss
-        with torch.no_grad():
-            for tensor in distributed.own_entries(gradient):
-                statistics.add_reduced(self.gradient, tensor)
+        if self._is_quick(gradient):
+            kernels.add_statistics(self._parts.gradient, gradient)
+            return
+        for own in distributed.own_entries(gradient.detach()):
+            statistics.add_reduced(self._parts_for(own).gradient, own)
 
-    def _on_device_of(self, tensor: Tensor) -> None:
-        """Follow a model that was moved after the monitor was attached."""
-        if not _is_compiling() and self.output.device != tensor.device:
-            self.output, self.gradient, self.input, self.compiled_samples = (
-                total.to(tensor.device) for total in self.totals
-            )
+    def _parts_for(self, tensor: Tensor) -> _Parts:
+        """Return the parts of the totals, which follow a model that was moved after the monitor was attached."""
+        if _is_compiling():  # which takes writes through views of one tensor better if the hook makes the views
+            return _parts(self.totals)
+        if self.totals.device != tensor.device:
+            self._place(self.totals.to(tensor.device))
+        return self._parts
+
+    def _place(self, totals: Tensor) -> None:
+        self.totals = totals
+        self._parts = _parts(totals)
+        self.is_on_host = totals.is_cpu
 
     def _see_input(self, slope: _Slope, module: nn.Module, input: Tensor) -> None:
         """Count the entries of an activation's input, and those that are saturated."""
-        if not _is_compiling() and kernels.is_one_pass(input):
-            intervals = slope.intervals(self._saturated_below)
-            if intervals is not None:
-                statistics.add_reduced(self.input, input, intervals)
-                return
-        steepness, greatest = slope(module, input)
-        self.input[0].add_(input.numel())
-        self.input[statistics.SATURATED].add_(torch.count_nonzero(steepness <= self._saturated_below * greatest))
+        sums = self._parts_for(input).input
+        intervals = None if _is_compiling() or input.is_complex() or input.is_sparse else slope.intervals
+        if intervals is not None:
+            statistics.add_within(sums, [input], intervals)
+        else:
+            steepness, greatest = slope(module, input)
+            sums[0].add_(input.numel())
+            sums[1].add_(torch.count_nonzero(steepness <= slope.fraction * greatest))
 
     def _is_first_pass(self, module: nn.Module) -> bool:
         """Tell a training pass from an evaluation, and a first pass from the recomputation of a checkpoint.
@@ -225,23 +256,44 @@ class Probe:
         return True
 
 
-class _Slope:
-    """|φ'| of an activation with the parameters of its module. What is learnt changes, and is read at every call."""
+class _Parts(NamedTuple):
+    """Views of the totals of a probe."""
 
-    def __init__(self, activation: catalogue.Activation, module: nn.Module) -> None:
+    output: Tensor
+    gradient: Tensor
+    input: Tensor
+    samples: Tensor
+
+
+def _parts(totals: Tensor) -> _Parts:
+    return _Parts(totals[OUTPUT], totals[GRADIENT], totals[INPUT], totals[SAMPLES:])
+
+
+class _Slope:
+    """|φ'| of an activation with the parameters of its module. What is learnt changes, and is read at every call.
+
+    Args:
+        activation: the catalogue's record.
+        module: whose parameters it has.
+        fraction: of max |φ'|, up to which it is saturated.
+    """
+
+    def __init__(self, activation: catalogue.Activation, module: nn.Module, fraction: float) -> None:
         parameters = activation.parameters_of(module)
         self.activation = activation
+        self.fraction = fraction
         self.derivative = activation.derivative
         self.learnt = tuple(name for name, value in parameters.items() if isinstance(value, Tensor))
         self.fixed = {name: value for name, value in parameters.items() if name not in self.learnt}
         greatest = math.nan if self.learnt else activation.max_derivative(**self.fixed)
         self.greatest = 0.0 if math.isinf(greatest) else greatest  # beside an infinite slope, none is small but 0
 
-    def intervals(self, fraction: float) -> Tensor | None:
-        """Return where |φ'| is at most this fraction of its greatest, if those are intervals that do not change."""
+    @functools.cached_property
+    def intervals(self) -> Tensor | None:
+        """Where |φ'| is at most the fraction of its greatest, if those are intervals that do not change."""
         if self.learnt or not self.activation.elementwise:
             return None
-        return saturation.saturated_intervals(self.activation, tuple(sorted(self.fixed.items())), fraction)
+        return saturation.saturated_intervals(self.activation, tuple(sorted(self.fixed.items())), self.fraction)
 
     def __call__(self, module: nn.Module, input: Tensor) -> tuple[Tensor, float | Tensor]:
         """Return |φ'(input)|, and max |φ'| over all inputs and all entries of what is learnt."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from torchact.diagnostics import depth
 from torchact.diagnostics.depth import Decay
 from torchact.diagnostics.evidence import Verdict
-from torchact.diagnostics.statistics import Reading
+from torchact.diagnostics.readings import Reading
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

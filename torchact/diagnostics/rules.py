@@ -27,7 +27,7 @@ from torchact.diagnostics.evidence import (
     Thresholds,
     Verdict,
 )
-from torchact.diagnostics.statistics import LayerReading, Reading
+from torchact.diagnostics.readings import LayerReading, Reading
 
 __all__ = ["RULES", "judge"]
 

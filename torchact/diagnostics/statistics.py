@@ -1,8 +1,8 @@
 """Sufficient statistics of tensors: reduced on the device, merged by addition, read on the host.
 
-A tensor is summarised by its count, sum, sum of squares, zeros, non-finite, subnormal and saturated values and largest
-magnitude, and if so asked by the exponents of its entries; where the compiled kernels take it, in one pass. Statistics
-of two tensors merge into those of both together, so calls, micro-batches and ranks can be merged in any order.
+A tensor is summarised by its count, sum, sum of squares, zeros, non-finite and subnormal values and largest magnitude,
+and if so asked by the exponents of its entries; where the compiled kernels take it, in one pass. Statistics of two
+tensors merge into those of both together, so calls, micro-batches and ranks can be merged in any order.
 
 Sums are in float64, so that a norm does not underflow: in float32 the squares of values below 1e-23 are zero.
 """
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 from torchact import kernels
-from torchact.diagnostics.noise import MicroBatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,6 @@ class Statistics:
     zeros: float = 0.0  #: number of entries that are exactly zero
     non_finite: float = 0.0  #: number of entries that are NaN or infinite
     subnormal: float = 0.0  #: number of entries that are not zero, but below the dtype's smallest normal number
-    saturated: float = 0.0  #: number of entries where the activation that they are the input of is saturated
     largest: float = 0.0  #: max |x_i|
     exponents: tuple[float, ...] = ()  #: how many entries lie in each bin of magnitudes, of ``bin_edges()``; or none
 
@@ -76,9 +74,11 @@ class Statistics:
 
 
 _SUMS = tuple(field.name for field in fields(Statistics) if field.name not in ("largest", "exponents"))
-SIZE = len(_SUMS) + 1  #: of a vector without exponents
+_END_OF_SUMS = len(_SUMS)
+SIZE = _END_OF_SUMS + 1  #: of a vector without exponents
 BINNED = SIZE + kernels.BINS  #: of one with them
-SATURATED = _SUMS.index("saturated")  #: its place in a vector
+NON_FINITE = _SUMS.index("non_finite")  #: its place in a vector
+_is_compiling = torch.compiler.is_compiling
 _PIECE = 2**22  # entries reduced at a time, so that the float64 copy stays small beside a large tensor
 
 
@@ -95,35 +95,49 @@ def _max(first: float, second: float) -> float:
     return math.nan if math.isnan(first) or math.isnan(second) else max(first, second)
 
 
-def add_reduced(sums: Tensor, tensor: Tensor, saturated: Tensor | None = None) -> None:
+def add_reduced(sums: Tensor, tensor: Tensor) -> None:
     """Merge a tensor's statistics into a vector made by :func:`reduce_tensor`, in place, without leaving its device.
 
     Args:
         sums: float64, of length ``SIZE``, or ``BINNED`` if exponents are to be counted.
         tensor: as for :func:`reduce_tensor`.
-        saturated: as for :func:`reduce_tensor`.
     """
-    tensor = tensor.detach()
-    if not torch.compiler.is_compiling() and kernels.is_one_pass(tensor):
-        kernels.add_statistics(sums, tensor, kernels.NO_INTERVALS if saturated is None else saturated)
+    if not _is_compiling() and kernels.is_one_pass(tensor):
+        kernels.add_statistics(sums, tensor)
     else:
-        sums.copy_(merge_reduced(sums, reduce_tensor(tensor, saturated, binned=sums.numel() == BINNED)))
+        sums.copy_(merge_reduced(sums, reduce_tensor(tensor, binned=sums.numel() == BINNED)))
 
 
-def reduce_tensor(tensor: Tensor, saturated: Tensor | None = None, *, binned: bool = False) -> Tensor:
+def add_within(sums: Tensor, tensors: Sequence[Tensor], intervals: Tensor) -> None:
+    """Add to sums how many entries each tensor has, and how many of them lie in one of the intervals, in place.
+
+    Args:
+        sums: float64, two numbers for each tensor.
+        tensors: as for :func:`reduce_tensor`, but dense and not complex.
+        intervals: float64 numbers of shape (2, n) on the CPU: the lower ends of intervals that do not overlap, and
+            their upper ends, both included.
+    """
+    if not _is_compiling() and sums.is_cpu and all(map(kernels.is_one_pass, tensors)):
+        kernels.add_within_of_each(sums, tensors, intervals)
+        return
+    limits = intervals.t().tolist()
+    for row, tensor in zip(sums.view(-1, 2), tensors, strict=True):
+        row[0].add_(tensor.numel())
+        for low, high in limits:
+            row[1].add_(torch.count_nonzero((tensor >= low) & (tensor <= high)))
+
+
+def reduce_tensor(tensor: Tensor, *, binned: bool = False) -> Tensor:
     """Return a tensor's statistics as one float64 vector, without leaving its device.
 
     Args:
-        tensor: any shape, floating or complex (counted as its real and imaginary parts), sparse or dense.
-        saturated: the intervals in which an entry is saturated, their lower ends and their upper ends, as float64
-            numbers of shape (2, n) on the CPU; by default none.
+        tensor: any shape, floating or complex (counted as its real and imaginary parts), sparse or dense; detached.
         binned: whether to count exponents, too.
     """
-    tensor = tensor.detach()
     size = BINNED if binned else SIZE
-    if not torch.compiler.is_compiling() and kernels.is_one_pass(tensor):
+    if not _is_compiling() and kernels.is_one_pass(tensor):
         sums = torch.zeros(size, dtype=torch.float64, device="cpu")
-        kernels.add_statistics(sums, tensor, kernels.NO_INTERVALS if saturated is None else saturated)
+        kernels.add_statistics(sums, tensor)
         return sums
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
@@ -135,9 +149,8 @@ def reduce_tensor(tensor: Tensor, saturated: Tensor | None = None, *, binned: bo
     if tensor.device.type == "mps":  # which has no float64
         tensor = tensor.cpu()
     values = tensor.reshape(-1)
-    if count > _PIECE and not torch.compiler.is_compiling():
-        pieces = (reduce_tensor(piece, saturated, binned=binned) for piece in values.split(_PIECE))
-        return reduce(merge_reduced, pieces)
+    if count > _PIECE and not _is_compiling():
+        return reduce(merge_reduced, (reduce_tensor(piece, binned=binned) for piece in values.split(_PIECE)))
     exact = values.double()
     smallest, largest = torch.aminmax(values)
     zeros = count - torch.count_nonzero(values)
@@ -148,12 +161,20 @@ def reduce_tensor(tensor: Tensor, saturated: Tensor | None = None, *, binned: bo
         zeros,
         torch.count_nonzero(values * 0),  # 0 × NaN and 0 × ∞ are NaN, which counts; isfinite takes three times as long
         torch.count_nonzero(values.abs() < torch.finfo(values.dtype).smallest_normal) - zeros,
-        _count_within(values, saturated),
     )
     vector = [torch.stack([part.double() for part in parts])]
     if binned:
         vector.append(_count_exponents(values))
     return torch.cat([*vector, torch.maximum(largest, -smallest).double().reshape(1)])
+
+
+def reduce_each(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the statistics of each tensor as a row of float64 numbers, as :func:`reduce_tensor` does."""
+    if all(map(kernels.is_one_pass, tensors)):
+        rows = torch.zeros(len(tensors), SIZE, dtype=torch.float64, device="cpu")
+        kernels.add_statistics_of_each(rows, tensors)
+        return rows
+    return torch.stack([reduce_tensor(tensor.detach()).to(tensors[0].device) for tensor in tensors])
 
 
 def _count_exponents(values: Tensor) -> Tensor:
@@ -164,13 +185,6 @@ def _count_exponents(values: Tensor) -> Tensor:
     return counts.scatter_add(0, bins.long(), torch.ones_like(bins, dtype=torch.float64))
 
 
-def _count_within(values: Tensor, intervals: Tensor | None) -> Tensor:
-    within = torch.zeros((), dtype=torch.float64, device=values.device)
-    for low, high in () if intervals is None else intervals.t().tolist():
-        within = within + torch.count_nonzero((values >= low) & (values <= high))
-    return within
-
-
 def merge_reduced(first: Tensor, second: Tensor) -> Tensor:
     """Merge two vectors made by :func:`reduce_tensor`, on the device."""
     return torch.cat((first[:-1] + second[:-1], torch.maximum(first[-1:], second[-1:])))
@@ -178,111 +192,11 @@ def merge_reduced(first: Tensor, second: Tensor) -> Tensor:
 
 def unpack(vector: Sequence[float]) -> Statistics:
     """Return the statistics that a vector made by :func:`reduce_tensor` holds, once it is on the host."""
-    sums = dict(zip(_SUMS, vector, strict=False))
-    return Statistics(**sums, largest=vector[-1], exponents=tuple(vector[len(_SUMS) : -1]))
+    made = object.__new__(Statistics)  # a frozen dataclass takes its time to set each field
+    made.__dict__.update(zip(_SUMS, vector, strict=False), largest=vector[-1], exponents=tuple(vector[_END_OF_SUMS:-1]))
+    return made
 
 
 def merge(statistics: list[Statistics]) -> Statistics:
     """Return the statistics of all the tensors together; of none, those of an empty tensor."""
     return reduce(Statistics.__add__, statistics, Statistics())
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParameterReading:
-    """What one step showed of one parameter. All norms are Euclidean."""
-
-    gradient: Statistics  #: of ∂L/∂parameter as the optimiser uses it, after clipping and unscaling
-    weight: Statistics  #: of the parameter, before the step
-    unclipped_norm: float | None = None  #: of the gradient before clipping, if ``before_clipping()`` was called
-    update_norm: float | None = None  #: of what the step added to the parameter, if updates are measured
-    at_epsilon: float | None = None  #: fraction of entries whose √v̂ is within ``Thresholds.epsilons`` times ε of an
-    #: adaptive optimiser, so that it rescales their gradients no more; None of others, and before the first step
-
-    @property
-    def update_ratio(self) -> float | None:
-        """‖Δw‖ / ‖w‖; None where no update was measured, and NaN of a parameter that is zero."""
-        if self.update_norm is None:
-            return None
-        return self.update_norm / self.weight.norm if self.weight.norm else math.nan
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerReading:
-    """What one step showed of one layer. A layer is a module that owns parameters, or an activation."""
-
-    index: int  #: position in the order of first calls, from 0; a layer keeps it when others are not called
-    name: str  #: the module's qualified name
-    kind: str  #: the module's class
-    activation: str | None  #: catalogue key, when the module is an activation
-    shape: tuple[int, ...]  #: shape of the output without its first (batch) dimension, at the last call
-    samples: float = 0.0  #: sum of the batch dimensions of all outputs
-    output: Statistics  #: of the module's output
-    gradient: Statistics  #: of δ = ∂L/∂output, with exponents
-    saturated_fraction: float | None  #: of an activation's inputs z: |φ'(z)| ≤ Thresholds.saturated_slope · max |φ'|;
-    #: None of a gated unit, whose inputs are not counted, and of a layer that is no activation
-    dead_fraction: float | None = None  #: of a rectifier's units: never active over the last full window of samples;
-    #: None of other layers, and until the first window is full
-    parameters: dict[str, ParameterReading] = field(default_factory=dict)  #: by name within the module, with gradients
-
-    @property
-    def label(self) -> str:
-        """Zero-padded position and name, so that labels sort in forward order."""
-        return f"{self.index:04d}_{self.name}"
-
-    @property
-    def has_parameters(self) -> bool:
-        """Whether this layer has parameters that received a gradient."""
-        return bool(self.parameters)
-
-    @property
-    def gradient_per_sample(self) -> float:
-        """Root mean square over samples of the norm of a sample's δ, √(‖δ‖² / samples); NaN when there is none."""
-        return self.gradient.norm / math.sqrt(self.samples) if self.samples else math.nan
-
-    @property
-    def parameter_gradients(self) -> dict[str, Statistics]:
-        """Statistics of ∂L/∂parameter, by the parameter's name within the module."""
-        return {name: parameter.gradient for name, parameter in self.parameters.items()}
-
-    @property
-    def parameter_gradient_norm(self) -> float:
-        """Norm of the gradient of all the layer's own parameters together."""
-        return math.hypot(*(parameter.gradient.norm for parameter in self.parameters.values()))
-
-    @property
-    def unclipped_gradient_norm(self) -> float | None:
-        """The same before clipping; None where it was not measured."""
-        norms = [parameter.unclipped_norm for parameter in self.parameters.values()]
-        known = [norm for norm in norms if norm is not None]
-        return math.hypot(*known) if known else None
-
-    @property
-    def weight_norm(self) -> float:
-        """Norm of all the layer's own parameters together."""
-        return math.hypot(*(parameter.weight.norm for parameter in self.parameters.values()))
-
-    @property
-    def update_ratio(self) -> float | None:
-        """‖Δw‖ / ‖w‖ of all the layer's own parameters together; None where no update was measured."""
-        norms = [parameter.update_norm for parameter in self.parameters.values()]
-        known = [norm for norm in norms if norm is not None]
-        if not known:
-            return None
-        return math.hypot(*known) / self.weight_norm if self.weight_norm else math.nan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What one step showed of the whole model, layers in forward order."""
-
-    step: int
-    layers: tuple[LayerReading, ...]
-    silent: tuple[str, ...] = ()  #: probed modules that were not called in this step
-    unprobed: tuple[str, ...] = ()  #: parameters that have gradients, while no module that owns them was called
-    optimizer: str | None = None  #: whose step it was, where the monitor has several
-    micro_batches: MicroBatches | None = None  #: if they are measured and there were several
-
-    @property
-    def learning_layers(self) -> tuple[LayerReading, ...]:
-        """The layers that have parameters and saw a gradient at their output."""
-        return tuple(layer for layer in self.layers if layer.has_parameters and layer.gradient.count)

@@ -1,6 +1,12 @@
-"""All that the diagnostics want to know of a tensor, in one pass over it."""
+"""All that the diagnostics want to know of a tensor, in one pass over it.
+
+What writes into sums takes tensors that require gradients as they are: autograd does not see these operators.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +18,26 @@ NO_INTERVALS = torch.empty(2, 0, dtype=torch.float64, device="cpu")
 
 BINS = 64  #: of exponents, each of four powers of 2, from 2⁻¹²⁷
 
-_statistics = operator("statistics") if STATUS.loaded else None
-_add_statistics = operator("add_statistics") if STATUS.loaded else None
-_add_largest_of_units = operator("add_largest_of_units") if STATUS.loaded else None
+
+def _missing(*operands: Any) -> Any:
+    raise RuntimeError(f"tensor: no compiled kernel reduces it; {STATUS}")
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    return operator(name) if STATUS.loaded else _missing
+
+
+_statistics = _operator("statistics")
+_add_statistics = _operator("add_statistics")
+_add_statistics_of_each = _operator("add_statistics_of_each")
+_add_within = _operator("add_within")
+_add_within_of_each = _operator("add_within_of_each")
+_add_largest_of_units = _operator("add_largest_of_units")
 
 
 def is_one_pass(tensor: Tensor) -> bool:
     """Whether :func:`statistics` takes this tensor: there are compiled kernels, and they take its device and dtype."""
-    return _statistics is not None and tensor.is_cpu and tensor.dtype in FLOATING and is_served(tensor)
+    return STATUS.loaded and tensor.is_cpu and tensor.dtype in FLOATING and is_served(tensor)
 
 
 def statistics(tensor: Tensor, intervals: Tensor = NO_INTERVALS, exponents: bool = False) -> Tensor:
@@ -40,26 +58,55 @@ def statistics(tensor: Tensor, intervals: Tensor = NO_INTERVALS, exponents: bool
     Raises:
         RuntimeError: :func:`is_one_pass` is false for the tensor.
     """
-    if _statistics is None or not is_one_pass(tensor):
+    if not is_one_pass(tensor):
         raise RuntimeError(f"tensor: no compiled kernel reduces {tensor.dtype} on {tensor.device}; {STATUS}")
     return _statistics(tensor, intervals, exponents)
 
 
-def add_statistics(sums: Tensor, tensor: Tensor, intervals: Tensor = NO_INTERVALS) -> None:
+def add_statistics(sums: Tensor, tensor: Tensor) -> None:
     """Merge a tensor's statistics into sums, in one pass and in place.
 
     Args:
-        sums: float64, the 8 numbers that :func:`statistics` returns without exponents; or 72, where ``BINS`` counts of
-            exponents lie before the last.
+        sums: float64, what :func:`statistics` returns without intervals and exponents, 7 numbers; or with ``BINS``
+            counts of exponents before the last, 71.
         tensor: as for :func:`statistics`.
-        intervals: as for :func:`statistics`.
 
     Raises:
         RuntimeError: :func:`is_one_pass` is false for the tensor, or ``sums`` is not as it should be.
     """
-    if _add_statistics is None:
-        raise RuntimeError(f"tensor: no compiled kernel reduces {tensor.dtype} on {tensor.device}; {STATUS}")
-    _add_statistics(sums, tensor, intervals)
+    _add_statistics(sums, tensor)
+
+
+def add_statistics_of_each(sums: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Merge the statistics of several tensors into sums, in place and on all threads together.
+
+    Args:
+        sums: float64, 7 numbers for each tensor.
+        tensors: as for :func:`add_statistics`; they may differ in shape and dtype.
+
+    Raises:
+        RuntimeError: :func:`is_one_pass` is false for one of them, or ``sums`` is not as it should be.
+    """
+    _add_statistics_of_each(sums, tensors)
+
+
+def add_within(sums: Tensor, tensor: Tensor, intervals: Tensor) -> None:
+    """Add to sums how many entries a tensor has, and how many of them lie in one of the intervals, in place.
+
+    Args:
+        sums: two float64 numbers.
+        tensor: as for :func:`statistics`.
+        intervals: as for :func:`statistics`.
+
+    Raises:
+        RuntimeError: :func:`is_one_pass` is false for the tensor, or ``sums`` or ``intervals`` are not as they should.
+    """
+    _add_within(sums, tensor, intervals)
+
+
+def add_within_of_each(sums: Tensor, tensors: Sequence[Tensor], intervals: Tensor) -> None:
+    """Do :func:`add_within` for several tensors, with two sums for each."""
+    _add_within_of_each(sums, tensors, intervals)
 
 
 def add_largest_of_units(largest: Tensor, tensor: Tensor, dim: int) -> None:
@@ -73,6 +120,4 @@ def add_largest_of_units(largest: Tensor, tensor: Tensor, dim: int) -> None:
     Raises:
         RuntimeError: :func:`is_one_pass` is false for the tensor, or the shapes do not fit.
     """
-    if _add_largest_of_units is None:
-        raise RuntimeError(f"tensor: no compiled kernel reduces {tensor.dtype} on {tensor.device}; {STATUS}")
     _add_largest_of_units(largest, tensor, dim)

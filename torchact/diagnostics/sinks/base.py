@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from torchact.diagnostics.readings import Reading
     from torchact.diagnostics.report import Report
-    from torchact.diagnostics.statistics import Reading
 
 
 @runtime_checkable

@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from torchact.diagnostics.sinks.base import append
 
 if TYPE_CHECKING:
+    from torchact.diagnostics.readings import Reading
     from torchact.diagnostics.report import Report
-    from torchact.diagnostics.statistics import Reading
 
 
 class JSONLinesSink:
@@ -49,7 +50,7 @@ class JSONLinesSink:
 
     def write(self, reading: Reading) -> None:
         """Write one reading."""
-        append(self.path, json.dumps(reading, default=_fields, separators=(",", ":")).encode() + b"\n")
+        append(self.path, json.dumps(reading, default=_as_json, separators=(",", ":")).encode() + b"\n")
 
     def close(self, report: Report | None) -> None:
         """Do nothing: every line is written already, and no file is open."""
@@ -85,8 +86,10 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     return readings
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    """Return a dataclass's own fields; ``dataclasses.asdict`` would copy all that they hold, which takes longer."""
+def _as_json(value: Any) -> list[Any] | dict[str, Any]:
+    """Return layers, or a dataclass's own fields; ``dataclasses.asdict`` would copy all that they hold."""
+    if isinstance(value, Sequence):
+        return list(value)
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 

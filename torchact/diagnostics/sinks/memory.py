@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torchact.diagnostics.readings import Reading
     from torchact.diagnostics.report import Report
-    from torchact.diagnostics.statistics import Reading
 
 
 class MemorySink:

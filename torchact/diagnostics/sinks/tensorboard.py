@@ -11,10 +11,11 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 from torchact.catalogue import CATALOGUE
+from torchact.diagnostics.readings import LayerReading, Reading
 from torchact.diagnostics.report import Report
 from torchact.diagnostics.saturation import has_dead_side
 from torchact.diagnostics.sinks.event_file import Writer
-from torchact.diagnostics.statistics import LayerReading, Reading, bin_edges
+from torchact.diagnostics.statistics import bin_edges
 
 #: What is logged of each layer, by the first part of the tag; None where it does not apply.
 SIGNALS: dict[str, Callable[[LayerReading], float | None]] = {
