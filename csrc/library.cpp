@@ -315,10 +315,11 @@ void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
   STD_TORCH_CHECK(largest.scalar_type() == ScalarType::Float && largest.is_cpu() && largest.is_contiguous() &&
                       largest.numel() == input.size(dim),
                   "largest: expected as many float32 numbers on the CPU as the dimension has entries");
-  cpu::UnitsContext context{1, input.size(dim), 1};
-  for (int64_t d = 0; d < dim; ++d) context.outer *= input.size(d);
-  for (int64_t d = dim + 1; d < input.dim(); ++d) context.inner *= input.size(d);
-  cpu::largest_of_units(input.const_data_ptr(), input.scalar_type(), context, largest.mutable_data_ptr<float>());
+  int64_t outer = 1, inner = 1;
+  for (int64_t d = 0; d < dim; ++d) outer *= input.size(d);
+  for (int64_t d = dim + 1; d < input.dim(); ++d) inner *= input.size(d);
+  cpu::largest_of_units(input.const_data_ptr(), input.scalar_type(), outer, input.size(dim), inner,
+                        largest.mutable_data_ptr<float>());
 }
 
 std::string instruction_set() { return cpu::instruction_set(); }

@@ -47,8 +47,9 @@ struct Source {
 // Reduces tensors, each in one pass, on all threads together.
 std::vector<Statistics> statistics(std::span<const Source> sources, const Intervals& intervals, Counted counted);
 
-// Raises the largest magnitude of each unit to that of the entries of `data`, which lie side by side.
-void largest_of_units(const void* data, ScalarType type, const UnitsContext& context, float* largest);
+// Raises the largest magnitude of each unit to that of the entries of `data`: `outer` times `units` times `inner` of
+// them that lie side by side.
+void largest_of_units(const void* data, ScalarType type, int64_t outer, int64_t units, int64_t inner, float* largest);
 
 // The name of the instruction set that runs.
 const char* instruction_set();

@@ -450,6 +450,20 @@ def test_bins_of_exponents_are_exact_however_far_the_numbers_spread(dtype, octav
         assert_same(sums[6:-1], torch.bincount(bins, minlength=64).double())
 
 
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 40, 2000), (9, 20_000), (0, 4, 2)], ids=str)
+def test_the_largest_of_each_unit_does_not_count_nan(dtype, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x[:, ::3] *= 0
+    x[:1, 1:2] = float("nan")
+    x[-1:, -1:] = -float("inf")
+    largest = torch.full(shape[1:2], 0.5)
+    kernels.add_largest_of_units(largest, x, 1)
+    expected = x.float().abs().nan_to_num(0, posinf=float("inf")).movedim(1, 0).flatten(1)
+    assert_same(largest, torch.cat([expected, torch.full((shape[1], 1), 0.5)], 1).amax(1))
+
+
 def test_statistics_of_what_no_kernel_takes_raise():
     assert not kernels.is_one_pass(torch.arange(3))
     with pytest.raises(RuntimeError, match=r"no compiled kernel reduces torch\.int64 on cpu"):

@@ -50,9 +50,9 @@ struct StatisticsContext {
 constexpr int kExponents = 2048;  // as many as float64 has; the other types have 256
 constexpr int kBins = 64;         // of four exponents each, of those that float32 has
 
-// Numbers that lie side by side: `outer` times `units` times `inner` of them.
+// Numbers that lie side by side: `outer` times `units` times `inner` of them; of the units, those from `begin` to `end`.
 struct UnitsContext {
-  int64_t outer, units, inner;
+  int64_t outer, units, inner, begin, end;
 };
 
 enum class Normalised { softmax, softmin, log_softmax, count };

@@ -11,6 +11,7 @@ namespace torchact::cpu {
 namespace {
 
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
+constexpr int64_t kPart = 1 << 16;  // entries that are reduced one after the other, however many threads there are
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
 
 const Kernels& chosen_kernels() {
@@ -283,8 +284,6 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
     Moments moments;
     std::vector<int64_t> exponents;
   };
-  // Of a fixed size: sums do not depend on the number of threads.
-  constexpr int64_t kPart = 1 << 18;
   std::vector<Part> parts;
   int64_t entries = 0;
   for (std::size_t source = 0; source < sources.size(); ++source) {
@@ -331,9 +330,17 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
   return results;
 }
 
-void largest_of_units(const void* data, ScalarType scalar_type, const UnitsContext& context, float* largest) {
-  void* output = largest;
-  kernels().largest_of_units[std::size_t(type_of(scalar_type))](&data, &output, 0, &context);
+void largest_of_units(const void* data, ScalarType scalar_type, int64_t outer, int64_t units, int64_t inner,
+                      float* largest) {
+  const Loop loop = kernels().largest_of_units[std::size_t(type_of(scalar_type))];
+  auto reduce = [&](int64_t begin, int64_t end) {
+    const UnitsContext context{outer, units, inner, begin, end};
+    void* output = largest;
+    loop(&data, &output, 0, &context);
+  };
+  const int64_t entries = outer * units * inner;
+  if (entries <= kPart) return reduce(0, units);
+  torch::stable::parallel_for(0, units, std::max<int64_t>(1, kPart * units / entries), reduce);
 }
 
 const char* instruction_set() { return kernels().name; }

@@ -22,35 +22,30 @@ struct ExponentBins {
 
   // Nearly always all but zeros lie within a few bins of the largest: from there down, four bins at a time, it is
   // counted how many numbers reach each bin. What is left after some of those loops is counted one by one.
-  static void add(const float* x, int64_t count, int64_t* bins) {
-    int32_t largest = 0, lowest = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t bits = bits_of(x[i]);
-      largest = bits > largest ? bits : largest;
-      lowest += bits >> kShift == 0;
-    }
+  static void add(const float* x, int64_t count, int32_t largest, int64_t* bins) {
     int top = largest >> kShift;
-    int64_t reached = 0;
+    int64_t reached = 0, lowest = top > 0 ? 0 : count;
     for (int loop = 0; loop < kLoops && top > 0 && reached + lowest < count; ++loop, top -= kAtOnce)
-      reached = add_four(x, count, top, reached, bins);
+      add_four(x, count, top, reached, lowest, bins);
     if (reached + lowest < count) return add_below(x, count, top, bins);
     bins[0] += lowest;
   }
 
  private:
-  // Adds those in bins from `top` down, without bin 0, and returns how many reach the last of them.
-  static int64_t add_four(const float* x, int64_t count, int top, int64_t reached, int64_t* bins) {
-    int32_t edges[kAtOnce], reaching[kAtOnce] = {};
+  // Adds those in bins from `top` down, without bin 0, and counts how many reach the last of them and how many are in 0.
+  static void add_four(const float* x, int64_t count, int top, int64_t& reached, int64_t& lowest, int64_t* bins) {
+    int32_t edges[kAtOnce], reaching[kAtOnce] = {}, in_lowest = 0;
     for (int k = 0; k < kAtOnce; ++k) edges[k] = top > k ? (top - k) << kShift : std::numeric_limits<int32_t>::max();
     for (int64_t i = 0; i < count; ++i) {
       const int32_t bits = bits_of(x[i]);
+      in_lowest += bits < 1 << kShift;
       for (int k = 0; k < kAtOnce; ++k) reaching[k] += bits >= edges[k];
     }
+    lowest = in_lowest;
     for (int k = 0; k < kAtOnce && top > k; ++k) {
       bins[top - k] += reaching[k] - reached;
       reached = reaching[k];
     }
-    return reached;
   }
 
   static void add_below(const float* x, int64_t count, int top, int64_t* bins) {
@@ -136,7 +131,7 @@ struct Statistics {
     const Bits largest = add_magnitudes(x, count, T(context.smallest_normal), m);
     if (bits_of(std::numeric_limits<T>::infinity()) <= largest) m.non_finite += count_non_finite(x, count);
     for (int k = 0; k < context.intervals; ++k) m.within += count_within(x, count, T(context.low[k]), T(context.high[k]));
-    if (context.bins) count_bins(x, count, context.bins);
+    if (context.bins) count_bins(x, count, largest, context.bins);
   }
 
   static void run(const void* const* inputs, void* const*, int64_t count, const void* context_) {
@@ -153,13 +148,13 @@ struct Statistics {
   }
 
  private:
-  static void count_bins(const T* x, int64_t count, int64_t* bins) {
+  static void count_bins(const T* x, int64_t count, Bits largest, int64_t* bins) {
     if constexpr (sizeof(T) == 4) {
-      ExponentBins::add(x, count, bins);
+      ExponentBins::add(x, count, largest, bins);
     } else {
       float narrow[kChunk];
       for (int64_t i = 0; i < count; ++i) narrow[i] = float(x[i]);
-      ExponentBins::add(narrow, count, bins);
+      ExponentBins::add(narrow, count, ExponentBins::bits_of(float(__builtin_bit_cast(T, largest))), bins);
     }
   }
 };
@@ -178,28 +173,27 @@ struct LargestOfUnits {
     float* largest = output<float>(outputs, 0);
     for (int64_t i = 0; i < c.outer; ++i, x += c.units * c.inner) {
       if (c.inner == 1) {
-        for (int64_t unit = 0; unit < c.units; ++unit) {
+        for (int64_t unit = c.begin; unit < c.end; ++unit) {
           const float m = magnitude(x[unit]);
           largest[unit] = m > largest[unit] ? m : largest[unit];
         }
       } else {
-        for (int64_t unit = 0; unit < c.units; ++unit) largest[unit] = of_one(x + unit * c.inner, c.inner, largest[unit]);
+        for (int64_t unit = c.begin; unit < c.end; ++unit)
+          largest[unit] = of_one(x + unit * c.inner, c.inner, largest[unit]);
       }
     }
   }
 
+  // By the bits of magnitudes, which are ordered as they are: a maximum of integers is a vector's at once.
   static float of_one(const S* x, int64_t count, float largest) {
-    constexpr int kLanes = 16;
-    float lanes[kLanes] = {};
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-      for (int j = 0; j < kLanes; ++j) {
-        const float m = magnitude(x[i + j]);
-        lanes[j] = m > lanes[j] ? m : lanes[j];
-      }
-    for (; i < count; ++i) largest = magnitude(x[i]) > largest ? magnitude(x[i]) : largest;
-    for (float lane : lanes) largest = lane > largest ? lane : largest;
-    return largest;
+    constexpr int32_t infinite = __builtin_bit_cast(int32_t, std::numeric_limits<float>::infinity());
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t bits = __builtin_bit_cast(int32_t, magnitude(x[i])), counted = bits > infinite ? 0 : bits;
+      most = counted > most ? counted : most;
+    }
+    const float found = __builtin_bit_cast(float, most);
+    return found > largest ? found : largest;
   }
 };
 
