@@ -14,7 +14,7 @@ from torch import distributed as dist
 from torchact.diagnostics import distributed, probes, statistics
 from torchact.diagnostics.blocks import Block, Blocks, Key, Layout, on_host
 from torchact.diagnostics.noise import MicroBatches, MicroBatchHooks
-from torchact.diagnostics.probes import Probe, own_parameters
+from torchact.diagnostics.probes import Probe, Switch, own_parameters
 from torchact.diagnostics.readings import LaterLayers, LayerReading, ParameterReading, Reading
 
 Gradients = Mapping[Tensor, Tensor | None]
@@ -29,6 +29,7 @@ class Collector:
     Args:
         modules: names and modules that are probed.
         probes: theirs, in the same order.
+        switch: which the probes share.
         window: how many samples a unit must have been inactive for to be dead.
         epsilons: what √v̂ must reach, in multiples of ε, for an adaptive optimiser to rescale a gradient.
         group: the ranks whose statistics are merged; all of them have to collect at the same steps.
@@ -40,6 +41,7 @@ class Collector:
         self,
         modules: Sequence[tuple[str, nn.Module]],
         probes: Sequence[Probe],
+        switch: Switch,
         *,
         window: int,
         epsilons: float,
@@ -48,6 +50,7 @@ class Collector:
         noise: MicroBatchHooks | None = None,
     ) -> None:
         self.probes = probes
+        self._switch = switch
         self.parameters: dict[Key, nn.Parameter] = {
             (name, own): parameter for name, module in modules for own, parameter in own_parameters(module).items()
         }
@@ -62,6 +65,8 @@ class Collector:
         self._samples_in_window = dict.fromkeys((probe.name for probe in probes), 0.0)
         self._dead: Mapping[str, float] = {}
         self._unclipped: Blocks = {}
+        self._totals: Tensor | None = None
+        self._lay_out()
 
     def before_clipping(self) -> None:
         """Reduce the parameters' gradients as they are now."""
@@ -118,22 +123,41 @@ class Collector:
         return reading, _holds_a_skipped_step(blocks)
 
     def reset(self) -> None:
-        """Forget this step."""
+        """Forget this step; of one that was not recorded there is nothing."""
+        if not self._switch.on:
+            return
+        self._unclipped = {}
         if self._noise is not None:
             self._noise.reset()
+        if not self._hooked:
+            return
         for probe in self.probes:
             probe.reset()
-        if self._hooked:
+        if self._switch.moved:
+            self._lay_out()
+        elif self._totals is not None:
+            self._totals.zero_()
+        else:
             torch._foreach_zero_([probe.totals for probe in self.probes])
-        self._unclipped = {}
+
+    def _lay_out(self) -> None:
+        """Begin new totals of all probes, if they are on one device as rows of one tensor."""
+        devices = {probe.totals.device for probe in self.probes}
+        shape = (len(self.probes), probes.TOTALS)
+        self._totals = torch.zeros(shape, dtype=torch.float64, device=devices.pop()) if len(devices) == 1 else None
+        for i, probe in enumerate(self.probes):
+            probe.place(torch.zeros_like(probe.totals) if self._totals is None else self._totals[i])
+        self._switch.moved = False
 
     def _seen_by_hooks(self) -> Blocks:
-        totals = [probe.totals for probe in self.probes]
-        if not all(probe.is_on_host for probe in self.probes):
-            totals = [total.to(totals[0].device) for total in totals]
+        if self._totals is None or self._switch.moved:
+            device = self.probes[0].totals.device
+            totals = torch.stack([probe.totals.to(device) for probe in self.probes])
+        else:
+            totals = self._totals.clone()
         samples = torch.tensor([probe.samples for probe in self.probes], dtype=torch.float64).unsqueeze(1)
         blocks = {
-            "totals": Block(Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS), torch.stack(totals)),
+            "totals": Block(Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS), totals),
             "samples": Block(Layout(self._names, 1), samples),
         }
         for probe in self._probes_with_units:

@@ -159,6 +159,7 @@ class GradientMonitor:
         self._collector = Collector(
             modules,
             self._probes,
+            self._switch,
             window=self.thresholds.dead_window,
             epsilons=self.thresholds.epsilons,
             group=group,

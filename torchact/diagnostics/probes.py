@@ -47,6 +47,7 @@ class Switch:
         self.on = True
         self.order = itertools.count()
         self.channels_first = False  # whether the last layer with parameters puts units into dimension 1
+        self.moved = False  # whether a probe's totals have followed its module to another device
 
 
 class Probe:
@@ -89,7 +90,7 @@ class Probe:
         self.is_global = False  # whether outputs are DTensors, whose gradients are those of the loss of all ranks
         # Allocated once and written in place, because that is what torch.compile takes in a hook.
         device = next((parameter.device for parameter in module.parameters()), None)
-        self._place(torch.zeros(TOTALS, dtype=torch.float64, device=device))
+        self.place(torch.zeros(TOTALS, dtype=torch.float64, device=device))
         self.samples = 0  # of uncompiled calls; those of compiled ones are the last of the totals
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
         self._recording = False
@@ -215,10 +216,12 @@ class Probe:
         if _is_compiling():  # which takes writes through views of one tensor better if the hook makes the views
             return _parts(self.totals)
         if self.totals.device != tensor.device:
-            self._place(self.totals.to(tensor.device))
+            self.place(self.totals.to(tensor.device))
+            self.switch.moved = True
         return self._parts
 
-    def _place(self, totals: Tensor) -> None:
+    def place(self, totals: Tensor) -> None:
+        """Have the totals in this tensor."""
         self.totals = totals
         self._parts = _parts(totals)
         self.is_on_host = totals.is_cpu
