@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -101,14 +103,15 @@ def speaks(runs: pd.DataFrame, rule: str) -> pd.Series:
 
 
 def combined(runs: pd.DataFrame) -> pd.Series:
-    """Return in which runs a rule said that it will not learn: TA001, TA101, TA102, or TA303 as an error."""
+    """Return in which runs a rule said that it will not learn: TA001, TA101, TA102, TA301, or TA303 as an error."""
     by_ratio = speaks(runs, "rule_vanishing")
     return by_ratio | _beside_the_ratio(runs)
 
 
 def _beside_the_ratio(runs: pd.DataFrame) -> pd.Series:
     zero = runs["rule_zero_gradient"] == "error"
-    return speaks(runs, "rule_non_finite") | speaks(runs, "rule_at_epsilon") | zero
+    others = ("rule_non_finite", "rule_faint_first_layer", "rule_at_epsilon", "rule_update_ratio")
+    return functools.reduce(operator.or_, (speaks(runs, rule) for rule in others), zero)
 
 
 def below(threshold: float, column: str = "ratio") -> Detector:

@@ -202,6 +202,28 @@ def vanishing(evidence: Evidence) -> Iterator[Verdict]:
     )
 
 
+def faint_first_layer(evidence: Evidence) -> Iterator[Verdict]:
+    """TA102: under an adaptive optimiser, a first layer whose ‖δ‖ stays a small fraction of the last layer's."""
+    limit = evidence.thresholds.first_ratio_adaptive
+    readings = evidence.running(evidence.thresholds.patience, evidence.thresholds.warm_up)
+    ratios = [depth.first_over_last(reading) for reading in readings]
+    if evidence.family == "adaptive" and ratios and all(0 < ratio < limit for ratio in ratios):
+        first = evidence.latest.learning_layers[0].name
+        yield Verdict(
+            rule="TA102",
+            title="vanishing",
+            severity="warning",
+            layers=(first,),
+            value=ratios[-1],
+            threshold=limit,
+            window=len(readings),
+            explanation=f"The gradient of the first layer ({first}) is {ratios[-1]:.1e} of the last layer's, which"
+            " rescaling does not make up for: the network learns late or not at all.",
+            suggestion=_cure(evidence.latest),
+            source=MEASURED,
+        )
+
+
 def at_epsilon(evidence: Evidence) -> Iterator[Verdict]:
     """TA102: layers whose gradients are so small that an adaptive optimiser's ε keeps it from rescaling them."""
     limit = evidence.thresholds.at_epsilon_fraction
@@ -501,6 +523,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     non_finite,
     zero_gradient,
     vanishing,
+    faint_first_layer,
     at_epsilon,
     decay,
     exploding,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
@@ -42,7 +42,7 @@ class TensorBoardSink:
     Scalars are tagged ``<signal>/<position>_<layer>``, the position zero-padded so that tags sort in forward order.
     Norms are logged as they are and as log10, because TensorBoard keeps scalars as float32, whose smallest value is
     1e-45. The histograms ``gradient_exponents/<position>_<layer>`` have log2 of the magnitudes of δ on their axis, in
-    bins of four. Where the monitor has several optimisers, tags begin with the optimiser's label. The tags
+    bins of four; zeros, which have no place there, are left out. Where the monitor has several optimisers, tags begin with the optimiser's label. The tags
     ``depth_profile/log10_gradient_norm_at_start`` and ``…_at_end`` have the layer's position in place of the step. NaN
     and infinity are written like other values, and never left out.
 
@@ -131,11 +131,12 @@ def _values(reading: Reading) -> Iterator[Summary.Value]:
             if value is not None:
                 yield Summary.Value(tag=f"{prefix}{signal}/{layer.label}", simple_value=value)
         if layer.gradient.count > layer.gradient.zeros:
-            histogram = _histogram(layer.gradient.exponents)
+            lowest, *others = layer.gradient.exponents
+            histogram = _histogram([lowest - layer.gradient.zeros, *others])
             yield Summary.Value(tag=f"{prefix}gradient_exponents/{layer.label}", histo=histogram)
 
 
-def _histogram(counts: tuple[float, ...]) -> HistogramProto:
+def _histogram(counts: Sequence[float]) -> HistogramProto:
     """Return the bins that hold anything, and those between them."""
     full = [bin for bin, count in enumerate(counts) if count]
     first, last = min(full, default=0), max(full, default=0)
