@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -82,6 +83,22 @@ def _lightning_norms(model: nn.Module) -> object:
     return {name: float(norm) for name, norm in grad_norm(model, 2).items()}
 
 
+@contextmanager
+def _wandb_watch(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Histograms of all gradients at every step, kept on this machine."""
+    import wandb
+
+    with (
+        TemporaryDirectory() as folder,
+        wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True)) as run,
+    ):
+        run.watch(model, log="gradients", log_freq=1)
+        handle = optimizer.register_step_post_hook(lambda *step: run.log({}))
+        yield
+        handle.remove()
+        run.unwatch(model)
+
+
 def watchers() -> dict[str, Watcher]:
     """Return the ways to watch that can be measured here."""
     every_step = 1.15 if torchact.kernels.status().loaded else 1.3
@@ -94,6 +111,8 @@ def watchers() -> dict[str, Watcher]:
     }
     if importlib.util.find_spec("pytorch_lightning"):
         found["Lightning's grad_norm"] = Watcher(each_step=_lightning_norms)
+    if importlib.util.find_spec("wandb"):
+        found["wandb.watch, every step"] = Watcher(attached=_wandb_watch)
     return found
 
 

@@ -1,8 +1,8 @@
 """Hooks, and only hooks: what they see is reduced at once, and no reference to an activation or gradient is kept.
 
-Output gradients are taken by a forward hook that calls ``output.register_hook``: it survives in-place activations,
-fires once under both kinds of checkpointing, and compiles. ``register_full_backward_hook`` does none of these. An
-activation's input is read before the call, because an in-place activation overwrites it.
+Output gradients are taken by a forward hook that puts a hook on the output, or on the node that made it: this survives
+in-place activations, fires once under both kinds of checkpointing, and compiles. ``register_full_backward_hook`` does
+none of these. An activation's input is read before the call, because an in-place activation overwrites it.
 """
 
 from __future__ import annotations
@@ -158,10 +158,19 @@ class Probe:
             self._hook(tensor)
 
     def _hook(self, output: Tensor) -> None:
-        if self._sees_gradients and output.requires_grad:
-            handle = output.register_hook(self._on_gradient)
-            if not _is_compiling() and output.is_leaf:
-                self._hooks_on_leaves.append(handle)
+        if not self._sees_gradients or not output.requires_grad:
+            return
+        if not _is_compiling() and output.grad_fn is not None and output.output_nr == 0:
+            # Takes half the time of a tensor's hook. It is not called where the output itself is what is differentiated by.
+            output.grad_fn.register_prehook(self._before_node)
+            return
+        handle = output.register_hook(self._on_gradient)
+        if not _is_compiling() and output.is_leaf:
+            self._hooks_on_leaves.append(handle)
+
+    def _before_node(self, gradients: tuple[Tensor | None, ...]) -> None:
+        if gradients[0] is not None:
+            self._on_gradient(gradients[0])
 
     def _is_quick(self, tensor: Any) -> bool:
         """Whether the compiled kernels take this as it is: nearly always, and each other look at it would take time."""

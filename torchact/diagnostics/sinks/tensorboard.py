@@ -42,9 +42,9 @@ class TensorBoardSink:
     Scalars are tagged ``<signal>/<position>_<layer>``, the position zero-padded so that tags sort in forward order.
     Norms are logged as they are and as log10, because TensorBoard keeps scalars as float32, whose smallest value is
     1e-45. The histograms ``gradient_exponents/<position>_<layer>`` have log2 of the magnitudes of δ on their axis, in
-    bins of four; zeros, which have no place there, are left out. Where the monitor has several optimisers, tags begin with the optimiser's label. The tags
-    ``depth_profile/log10_gradient_norm_at_start`` and ``…_at_end`` have the layer's position in place of the step. NaN
-    and infinity are written like other values, and never left out.
+    bins of four; zeros, which have no place there, are left out. Where the monitor has several optimisers, tags begin
+    with the optimiser's label. The tags ``depth_profile/log10_gradient_norm_at_start`` and ``…_at_end`` have the
+    layer's position in place of the step. NaN and infinity are written like other values, and never left out.
 
     Each reading is with the operating system before training goes on, and so survives whatever ends the process. The
     same holds for scalars and other summaries of your own in :attr:`writer`. These do not raise when the disk is full
