@@ -247,6 +247,12 @@ def test_the_status_names_the_instruction_set():
 
 
 @needs_kernels
+def test_kernels_of_another_version_say_so():
+    with pytest.raises(ImportError, match="have no unheard_of: they are of another version"):
+        extension.operator("unheard_of")
+
+
+@needs_kernels
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_are_registered_as_torch_wants_it(name):
     torch.library.opcheck(getattr(torch.ops.torchact, name).default, tuple(arguments(name)))

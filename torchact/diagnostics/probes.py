@@ -161,7 +161,7 @@ class Probe:
         if not self._sees_gradients or not output.requires_grad:
             return
         if not _is_compiling() and output.grad_fn is not None and output.output_nr == 0:
-            # Takes half the time of a tensor's hook. It is not called where the output itself is what is differentiated by.
+            # Takes half the time of a tensor's hook. It is not called where gradients are asked of the output itself.
             output.grad_fn.register_prehook(self._before_node)
             return
         handle = output.register_hook(self._on_gradient)

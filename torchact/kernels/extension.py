@@ -54,8 +54,18 @@ def status() -> Status:
 
 
 def operator(name: str) -> Callable[..., Any]:
-    """Return the compiled operator of this name, without the Python part of its call, which costs 0.6 µs."""
-    return getattr(torch.ops.torchact, name).default._op
+    """Return the compiled operator of this name, without the Python part of its call, which costs 0.6 µs.
+
+    Raises:
+        ImportError: there is none, because the kernels were compiled from other sources than these.
+    """
+    try:
+        return getattr(torch.ops.torchact, name).default._op
+    except AttributeError as error:
+        raise ImportError(
+            f"torchact's compiled kernels have no {name}: they are of another version. Build them again with "
+            "`python setup.py build_ext --inplace` or `pip install`, or set TORCHACT_KERNELS=0"
+        ) from error
 
 
 def is_served(tensor: Tensor) -> bool:
