@@ -101,16 +101,25 @@ class Collector:
         """Return the statistics of what a step has added to each parameter."""
         return {"update": self._reduced({key: self.parameters[key].detach() - old for key, old in before.items()})}
 
-    def reading(self, collected: Blocks, step: int, optimizer: str | None) -> tuple[Reading, bool]:
+    def reading(
+        self, collected: Blocks, step: int, optimizer: str | None, *, skips_itself: bool
+    ) -> tuple[Reading, bool]:
         """Bring what was collected to the host and sort it into layers.
+
+        Args:
+            collected: what :meth:`collect` returned.
+            step: its number.
+            optimizer: how its optimiser is called, where there are several.
+            skips_itself: whether the optimiser makes no step where a gradient is not finite, as a fused one does that a
+                gradient scaler calls.
 
         Returns:
             The reading, and whether it shows a step that a gradient scaler has skipped.
         """
         blocks = on_host(collected, self._group)
-        samples = self._samples_of(blocks)
+        samples, calls = self._samples_and_calls(blocks)
         self._close_windows(blocks, samples)
-        indices = [i for i, probe in enumerate(self.probes) if samples[probe.name]]
+        indices = [i for i, called in enumerate(calls) if called]
         names = {self.probes[i].name for i in indices}
         reading = Reading(
             step=step,
@@ -120,7 +129,7 @@ class Collector:
             optimizer=optimizer,
             micro_batches=self._micro_batches(blocks, samples),
         )
-        return reading, _holds_a_skipped_step(blocks)
+        return reading, _holds_a_skipped_step(blocks, skips_itself)
 
     def reset(self) -> None:
         """Forget this step; of one that was not recorded there is nothing."""
@@ -155,10 +164,10 @@ class Collector:
             totals = torch.stack([probe.totals.to(device) for probe in self.probes])
         else:
             totals = self._totals.clone()
-        samples = torch.tensor([probe.samples for probe in self.probes], dtype=torch.float64).unsqueeze(1)
+        samples = torch.tensor([(probe.samples, probe.calls) for probe in self.probes], dtype=torch.float64)
         blocks = {
             "totals": Block(Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS), totals),
-            "samples": Block(Layout(self._names, 1), samples),
+            "samples": Block(Layout(self._names, 2), samples),
         }
         for probe in self._probes_with_units:
             if probe.units is not None and self._samples_in_window[probe.name] >= self._window:
@@ -201,13 +210,17 @@ class Collector:
             for i, (limit, moments) in enumerate(limits.items())
         }
 
-    def _samples_of(self, blocks: Blocks) -> dict[str, float]:
-        """Return how many samples each module has seen; without hooks, 1 where there is a gradient."""
-        if self._hooked:
-            samples = blocks["samples"].rows[:, 0] + blocks["totals"].rows[:, probes.SAMPLES]
-            return dict(zip((probe.name for probe in self.probes), samples.tolist(), strict=True))
-        learning = {layer for layer, _ in blocks["gradient"].layout.keys}
-        return {probe.name: float(probe.name in learning) for probe in self.probes}
+    def _samples_and_calls(self, blocks: Blocks) -> tuple[dict[str, float], list[float]]:
+        """Return how many samples each module has seen, and whether it was called; without hooks, if it has gradients.
+
+        Compiled modules do not count their calls: one is known by its samples.
+        """
+        if not self._hooked:
+            learning = {layer for layer, _ in blocks["gradient"].layout.keys}
+            return dict.fromkeys(self._samples_in_window, 0.0), [float(name in learning) for (name,) in self._names]
+        samples = blocks["samples"].rows[:, 0] + blocks["totals"].rows[:, probes.SAMPLES]
+        calls = (samples + blocks["samples"].rows[:, 1]).tolist()
+        return dict(zip(self._samples_in_window, samples.tolist(), strict=True)), calls
 
     def _close_windows(self, blocks: Blocks, samples: Mapping[str, float]) -> None:
         for probe in self._probes_with_units:
@@ -243,7 +256,7 @@ class Collector:
         make = functools.partial(
             _make_layers,
             sorted(seen, key=operator.itemgetter(0)),
-            samples if self._hooked else dict.fromkeys(samples, 0.0),
+            samples,
             blocks,
             self._dead,
             1 / self._ranks,
@@ -324,16 +337,18 @@ def _not_seen(blocks: Blocks, names: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _holds_a_skipped_step(blocks: Blocks) -> bool:
+def _holds_a_skipped_step(blocks: Blocks, skips_itself: bool) -> bool:
     """Tell whether a step that a gradient scaler skipped, because it overflowed, has left its gradients behind.
 
+    One that was not skipped before the optimiser's step is so in it, if the optimiser knows how.
     A gradient that is not finite at a layer's output makes the parameters' gradients so too. Where they are finite, the
     former came from an earlier backward pass. The optimiser was not told of that one, nor was the monitor.
     """
     if "totals" not in blocks or "gradient" not in blocks or not blocks["gradient"].layout.keys:
         return False
-    overflowed = blocks["totals"].rows[:, probes.GRADIENT.start + statistics.NON_FINITE].any()
-    return bool(overflowed) and not blocks["gradient"].rows[:, statistics.NON_FINITE].any()
+    if blocks["gradient"].rows[:, statistics.NON_FINITE].any():
+        return skips_itself
+    return bool(blocks["totals"].rows[:, probes.GRADIENT.start + statistics.NON_FINITE].any())
 
 
 def _own(tensor: Tensor) -> Tensor:

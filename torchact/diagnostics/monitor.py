@@ -311,7 +311,8 @@ class GradientMonitor:
         self, blocks: Blocks, step: int, track: _Track, optimizer: torch.optim.Optimizer | None
     ) -> Reading | None:
         """Return a reading; None where it shows no step, because no module was called or a scaler had skipped one."""
-        reading, holds_a_skipped_step = self._collector.reading(blocks, step, track.label)
+        skips_itself = getattr(optimizer, "found_inf", None) is not None  # a gradient scaler says so for this step
+        reading, holds_a_skipped_step = self._collector.reading(blocks, step, track.label, skips_itself=skips_itself)
         if reading.layers:
             return None if optimizer is not None and holds_a_skipped_step else reading
         if reading.unprobed:

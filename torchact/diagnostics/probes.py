@@ -92,6 +92,7 @@ class Probe:
         device = next((parameter.device for parameter in module.parameters()), None)
         self.place(torch.zeros(TOTALS, dtype=torch.float64, device=device))
         self.samples = 0  # of uncompiled calls; those of compiled ones are the last of the totals
+        self.calls = 0  # uncompiled ones
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
         self._recording = False
         self._calls_without_grad = 0
@@ -103,7 +104,7 @@ class Probe:
 
     def reset(self) -> None:
         """Forget what was recorded, but for the units and the totals, which the collector sets to zero."""
-        self.samples = 0
+        self.samples = self.calls = 0
         self._recording = False
         self._calls_without_grad = 0
         self.release_leaves()
@@ -180,6 +181,7 @@ class Probe:
         self.shape = shape = output.shape[1:]
         self.is_global = False
         self.samples += output.shape[0] if output.dim() else 1
+        self.calls += 1
         if self._sees_outputs:
             kernels.add_statistics(self._parts.output, output)
             if self.has_units and shape.numel() and output.dim() > 1:
@@ -193,6 +195,7 @@ class Probe:
             self._parts_for(output).samples.add_(samples)
         else:
             self.samples += samples
+            self.calls += 1
         if not self._sees_outputs:
             return
         for own in distributed.own_entries(output):
