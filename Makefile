@@ -6,8 +6,11 @@ INSTALLED := .venv/installed
 KERNELS := torchact/_kernels.abi3.so
 HAS_COMPILER := $(shell command -v $(firstword $(CXX)))
 RUN := runs/depth
-# What is tested once more without the fused kernels; compiled and exported code does not use them.
+# What is tested once more without the fused kernels. Compiled and exported code, derivatives of derivatives and
+# functorch's transforms do not use them.
 WITHOUT_KERNELS := tests/test_autograd.py tests/test_functional.py tests/test_kernels.py tests/test_pairs.py
+NEEDS_NO_KERNEL := not compile and not export and not traced and not transforms and not third and not gradgrad \
+	and not vmap and not dual and not batched
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo tensorboard test lint docs benchmark wheel clean
@@ -35,7 +38,7 @@ endif
 test: $(INSTALLED) $(KERNELS) lint
 	@$(BIN)/python -c 'import torchact; print(torchact.kernels.status())'
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
-	TORCHACT_KERNELS=0 $(BIN)/python -m pytest --numprocesses auto -k "not compile and not export" $(WITHOUT_KERNELS)
+	TORCHACT_KERNELS=0 $(BIN)/python -m pytest --numprocesses auto -k "$(NEEDS_NO_KERNEL)" $(WITHOUT_KERNELS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -85,7 +85,11 @@ def pure(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    return built(tmp_path_factory.mktemp("compiled"), TORCHACT_BUILD="1", TORCHACT_CUDA="0")
+    folder = tmp_path_factory.mktemp("compiled")
+    unoptimised = folder / "c++"  # what is in the wheel is not to be fast here, but soon compiled
+    unoptimised.write_text(f'#!/bin/sh\nexec {COMPILER} "$@" -O0\n')
+    unoptimised.chmod(0o755)
+    return built(folder, TORCHACT_BUILD="1", TORCHACT_CUDA="0", CXX=str(unoptimised))
 
 
 def contents(wheel):
