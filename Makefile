@@ -12,6 +12,8 @@ WITHOUT_KERNELS := tests/test_autograd.py tests/test_functional.py tests/test_ke
 NEEDS_NO_KERNEL := not compile and not export and not traced and not transforms and not third and not gradgrad \
 	and not vmap and not dual and not batched
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Installing leaves byte-compiling to the first import, which has to keep what it makes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo tensorboard test lint docs benchmark wheel clean
 
