@@ -104,7 +104,7 @@ class Case:
     def counterpart(self, x: Any, **more: Any) -> Tensor:
         """Apply torch's counterpart."""
         assert self.activation.torch_function is not None
-        parameters = {k: v.to(x.dtype) if isinstance(v, Tensor) else v for k, v in self.torch_parameters.items()}
+        parameters = {k: v for k, v in self.parameters_for(x).items() if k in self.torch_parameters}
         return self.activation.torch_function(x, **parameters, **more)
 
     def smooth(self, x: Tensor) -> Tensor:

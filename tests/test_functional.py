@@ -1,5 +1,6 @@
 """The functions are drop-in: signature, values, dtypes, memory formats and errors are those of torch's counterparts."""
 
+import contextlib
 import inspect
 import math
 import warnings
@@ -667,6 +668,31 @@ def test_autocast_gives_torch_s_dtypes(torch_case, dtype, requires_grad):
             assert_same(actual, expected)
         else:
             assert_grad_within_ulp(torch_case, x, noise_like(y), actual)
+
+
+@contextlib.contextmanager
+def cuda_autocast(dtype):
+    """Switch on what ``torch.autocast("cuda")`` does, which leaves it off where there is no GPU."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
+
+
+def test_autocast_gives_torch_s_dtypes_on_cuda(torch_case, dtype):
+    # Without a GPU a tensor can say that it is on one. Autocast believes it; the autograd engine looks for the device.
+    for half in (torch.bfloat16, torch.float16):
+        with FakeTensorMode(allow_non_fake_inputs=True), cuda_autocast(half):
+            x = torch.empty(2, 6, dtype=dtype, device="cuda")
+            expected, without_graph = torch_case.counterpart(x), torch_case.ours(x)
+            in_training = torch_case.function.apply(*torch_case.operands(x), *torch_case.positional)
+        assert (without_graph.dtype, without_graph.device.type) == (expected.dtype, "cuda")
+        if torch_case.key != "prelu":  # whose Function autocast does without
+            assert (in_training.dtype, in_training.device.type) == (expected.dtype, "cuda")
 
 
 def test_the_step_keeps_its_dtype_under_autocast_on_every_path(dtype):
