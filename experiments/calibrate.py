@@ -19,11 +19,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments import calibrate_page, calibrate_pictures, calibrate_runs, calibrate_scores, sweep
+from experiments import calibrate_page, calibrate_pictures, calibrate_runs, calibrate_scores
 from experiments.calibrate_pictures import FAMILIES
 from experiments.calibrate_plan import GRIDS, calibration_seeds, plan, quick
 from experiments.calibrate_scores import COMPARISONS, RULES, Confusion, combined, confusion, not_learned
 from experiments.results import ResultsFolder
+from experiments.workers import default_workers
 from torchact.diagnostics import Thresholds
 from torchact.diagnostics.evidence import Family
 
@@ -42,7 +43,7 @@ class Settings:
     """Runs of each combination, with seeds 0, 1, 2, …; thresholds are fitted to the first half."""
     steps: int = 200
     """Optimiser steps of each run, the ten that are watched among them."""
-    workers: int = dataclasses.field(default_factory=sweep.default_workers)
+    workers: int = dataclasses.field(default_factory=default_workers)
     """Processes that share the runs; the numbers do not depend on it."""
     out: Path = Path("runs/calibrate")
     """Folder for the results."""
@@ -64,12 +65,9 @@ def main(settings: Settings) -> None:
     console = Console()
     folder = ResultsFolder(settings.out)
     grids, seeds = (quick(GRIDS), 2) if settings.quick else (GRIDS, settings.seeds)
-    try:
-        rows = calibrate_runs.run_all(plan(grids, seeds, settings.steps), settings.workers, console)
-    except KeyboardInterrupt:
-        raise SystemExit(
-            "Interrupted: nothing was written, since a part of the runs would say something else."
-        ) from None
+    rows, interrupted = calibrate_runs.run_all(plan(grids, seeds, settings.steps), settings.workers, console)
+    if interrupted:
+        raise SystemExit("Interrupted: nothing was written, since a part of the runs would say something else.")
     publish(labelled(pd.DataFrame(rows), seeds), settings, folder, console)
 
 

@@ -6,18 +6,16 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from experiments import calibrate_networks, digits
+from experiments.workers import Pool
 from torchact import GradientMonitor
 from torchact.diagnostics import Reading
 from torchact.diagnostics.depth import decay_per_layer, first_over_last, ratios_to_last
@@ -84,42 +82,33 @@ class Run:
     steps: int
 
 
-def run_all(runs: Sequence[Run], workers: int, console: Console) -> list[dict[str, Any]]:
-    """Do all runs, one thread each, and return their rows in the order of the runs.
+def run_all(runs: Sequence[Run], workers: int, console: Console) -> tuple[list[dict[str, Any]], bool]:
+    """Do all runs, one thread each.
 
     Args:
         runs: what to run.
         workers: how many processes; 1 runs everything in this one. The numbers do not depend on it.
         console: where the progress bar is drawn.
+
+    Returns:
+        Their rows in the order of the runs, and whether Ctrl-C cut it short.
     """
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return [attempt(run) for run in track(runs, "runs", console=console)]
-        finally:
-            torch.set_num_threads(threads)
-    context = get_context("spawn")  # forking a process that has used torch's threads may hang
-    order = sorted(runs, key=lambda run: -run.depth)  # longest first, so that no core waits for the last run
-    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
-        futures = {pool.submit(attempt, run): run for run in order}
-        try:
-            rows = {
-                futures[future]: future.result()
-                for future in track(as_completed(futures), "runs", total=len(runs), console=console)
-            }
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [rows[run] for run in runs]
+    return Pool(attempt, _failed, cost=lambda run: run.depth).run(runs, workers, console)
 
 
 def attempt(run: Run) -> dict[str, Any]:
     """Return the run's row; of one that fails, what happened."""
     try:
-        measured = train(run)
+        return _row(run, train(run))
     except Exception as error:
-        measured = {"status": f"failed: {type(error).__name__}: {error}"}
+        return _failed(run, error)
+
+
+def _failed(run: Run, error: Exception) -> dict[str, Any]:
+    return _row(run, {"status": f"failed: {type(error).__name__}: {error}"})
+
+
+def _row(run: Run, measured: dict[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in vars(run).items() if name != "steps"}
     return dict.fromkeys(RUN_COLUMNS) | settings | measured
 

@@ -32,6 +32,7 @@ from experiments.training import (
     curve_table,
     layer_table,
 )
+from experiments.workers import default_workers
 from torchact import catalogue
 
 RUN_COLUMNS = KEY_COLUMNS | {
@@ -68,7 +69,7 @@ class Settings:
     """Of plain stochastic gradient descent."""
     every: int = 50
     """Steps between measurements."""
-    workers: int = dataclasses.field(default_factory=sweep.default_workers)
+    workers: int = dataclasses.field(default_factory=default_workers)
     """Processes that share the runs; the numbers do not depend on it."""
     out: Path = Path("runs/depth")
     """Folder for the results."""

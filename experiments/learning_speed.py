@@ -40,6 +40,7 @@ from experiments.training import (
     curve_table,
     layer_table,
 )
+from experiments.workers import default_workers
 from torchact import catalogue
 
 RUN_COLUMNS = KEY_COLUMNS | {
@@ -63,7 +64,7 @@ QUICK_STEPS = 200
 class Settings(Plan):
     """Vanishing against training: speed of learning of each layer, steps to an accuracy, final accuracy, and a cure."""
 
-    workers: int = dataclasses.field(default_factory=sweep.default_workers)
+    workers: int = dataclasses.field(default_factory=default_workers)
     """Processes that share the runs; the numbers do not depend on it."""
     out: Path = Path("runs/learning-speed")
     """Folder for the results."""

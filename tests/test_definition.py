@@ -111,6 +111,12 @@ def case(request):
     return OwnCase(catalogue.CATALOGUE[key], parameters)
 
 
+@pytest.fixture
+def cases():
+    """All definitions, in place of the groups that are compiled together."""
+    return [OwnCase(catalogue.CATALOGUE[key], parameters) for key, parameters in CHOICES]
+
+
 @pytest.fixture(params=DEFINITIONS)
 def activation(request):
     """The record of every definition."""
@@ -192,7 +198,7 @@ def with_cases_of_this_file(test):
     twin.pytestmark = [
         mark
         for mark in getattr(test, "pytestmark", [])
-        if mark.name != "parametrize" or mark.args[0] not in ("case", "activation")
+        if mark.name != "parametrize" or mark.args[0] not in ("case", "cases", "activation")
     ]
     return twin
 
@@ -957,6 +963,7 @@ def test_a_worker_that_cannot_define_it_says_so():
 
     define("here", value=torch.tanh, module="__main__")
     settings = RunSettings(activation="here", initialisation="he", depth=1, seed=0, width=4, steps=1)
-    assert sweep._attempt_anywhere(sweep.Job(settings, None), "here").status == "finished"
-    result = sweep._attempt_anywhere(sweep.Job(settings, None), "no_such_module:here")
+    job = sweep.Job(settings, None)
+    assert sweep._attempt(sweep._Elsewhere(job, "here")).status == "finished"
+    result = sweep._attempt(sweep._Elsewhere(job, "no_such_module:here"))
     assert result.status.startswith("failed: activation: cannot import the module of 'no_such_module:here'")

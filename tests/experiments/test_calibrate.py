@@ -103,8 +103,18 @@ def test_a_page_without_markers_is_left_alone(tmp_path):
 
 def test_a_run_is_the_same_in_another_process():
     runs = [replace(RUN, steps=12)]
-    here, elsewhere = (run_all(runs, workers, Console(quiet=True)) for workers in (1, 2))
+    (here, _), (elsewhere, _) = (run_all(runs, workers, Console(quiet=True)) for workers in (1, 2))
     pd.testing.assert_frame_equal(pd.DataFrame(here), pd.DataFrame(elsewhere))
+
+
+def test_after_ctrl_c_nothing_is_written(tmp_path, monkeypatch):
+    def interrupt(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.calibrate_runs.attempt", interrupt)
+    with pytest.raises(SystemExit, match="Interrupted: nothing was written"):
+        calibrate.main(Settings(quick=True, workers=1, out=tmp_path))
+    assert not (tmp_path / "runs.csv").exists()
 
 
 @pytest.mark.parametrize("architecture", calibrate_networks.ARCHITECTURES)

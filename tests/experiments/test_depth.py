@@ -126,6 +126,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
         [*command, *options, "--seeds", "1", "--steps", "200"],
         cwd=ROOT,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background, shells have it ignored
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

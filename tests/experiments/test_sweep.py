@@ -27,7 +27,3 @@ def test_a_run_that_fails_or_diverges_is_marked_and_the_others_go_on(tmp_path):
     outcome = sweep.run([unwritable, job(2, learning_rate=1e30), job(1)], 1, QUIET)
     assert [result.status.split(" ")[0] for result in outcome.results] == ["failed:", "diverged", "finished"]
     assert "OSError" in outcome.results[0].status
-
-
-def test_the_number_of_workers_is_that_of_the_cores_of_this_process():
-    assert sweep.default_workers() >= 1
