@@ -17,11 +17,11 @@ import setuptools
 import torch
 
 import torchact
+from tests.compilers import COMPILER, TOOLKIT, unoptimised
 from torchact import kernels
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE = Path(torch.__file__).parents[1]  # the folder that torch is installed in
-COMPILER = shutil.which(os.environ.get("CXX") or sysconfig.get_config_var("CXX").split()[0])
 PURE, WITH_KERNELS = "torchact: pure-Python package without fused kernels", "torchact: package with fused kernels"
 
 pytestmark = pytest.mark.xdist_group("packaging")  # one process for all: the kernels are compiled once
@@ -85,11 +85,9 @@ def pure(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
+    """For CUDA too, where nvcc is: against any torch, and loaded by one without CUDA."""
     folder = tmp_path_factory.mktemp("compiled")
-    unoptimised = folder / "c++"  # what is in the wheel is not to be fast here, but soon compiled
-    unoptimised.write_text(f'#!/bin/sh\nexec {COMPILER} "$@" -O0\n')
-    unoptimised.chmod(0o755)
-    return built(folder, TORCHACT_BUILD="1", TORCHACT_CUDA="0", CXX=str(unoptimised))
+    return built(folder, TORCHACT_BUILD="1", **unoptimised(folder))
 
 
 def contents(wheel):
@@ -219,7 +217,7 @@ def test_one_wheel_serves_every_later_python_and_torch(compiled):
 
 @needs_compiler
 def test_what_was_built_is_said_in_one_line(compiled):
-    assert compiled.said == [f"{WITH_KERNELS} for CPU"]
+    assert compiled.said == [f"{WITH_KERNELS} for CPU" + " and CUDA" * (TOOLKIT is not None)]
 
 
 @needs_compiler
@@ -290,10 +288,15 @@ def results(python, folder, **environment):
     return printed
 
 
+@pytest.fixture(scope="module")
+def installed(compiled, tmp_path_factory):
+    """Return the Python of a fresh environment that has the compiled wheel."""
+    return install(tmp_path_factory.mktemp("installed"), compiled.wheel)
+
+
 @needs_compiler
-def test_the_kernels_run_where_the_wheel_is_installed_and_turned_off_they_give_the_same(compiled, tmp_path):
-    python = install(tmp_path, compiled.wheel)
-    with_kernels, without = (results(python, tmp_path, TORCHACT_KERNELS=setting) for setting in "10")
+def test_the_kernels_run_where_the_wheel_is_installed_and_turned_off_they_give_the_same(installed, tmp_path):
+    with_kernels, without = (results(installed, tmp_path, TORCHACT_KERNELS=setting) for setting in "10")
     assert (with_kernels["status"]["loaded"], with_kernels["status"]["reason"]) == (True, None)
     assert with_kernels["status"]["instruction_set"] in ("baseline", "AVX2", "AVX-512")
     assert without["status"]["loaded"] is False
@@ -301,6 +304,26 @@ def test_the_kernels_run_where_the_wheel_is_installed_and_turned_off_they_give_t
     for name in ("value", "derivative"):
         one, other = torch.tensor(with_kernels[name]), torch.tensor(without[name])
         torch.testing.assert_close(one, other, rtol=4 * torch.finfo(torch.float32).eps, atol=0)
+
+
+OPERATORS = """
+import torch
+from torchact.kernels import extension
+print(extension.status().cuda)
+for name in extension.operator_names():
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"torchact::{name}", "CUDA"):
+        print(name)
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(TOOLKIT is None, reason="there is no nvcc")
+def test_one_library_has_the_kernels_for_both_devices(installed, tmp_path):
+    result = run(installed, "-W", "error", "-c", OPERATORS, where=tmp_path)
+    assert result.returncode == 0, result.stderr
+    cuda, *names = result.stdout.splitlines()
+    assert cuda == "True"
+    assert {"silu", "silu_backward", "prelu", "prelu_backward", "swiglu_packed", "swiglu_packed_backward"} <= set(names)
 
 
 def test_the_pure_wheel_runs_where_it_is_installed(pure, tmp_path):
