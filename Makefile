@@ -37,7 +37,8 @@ tensorboard: $(INSTALLED)
 ifneq ($(HAS_COMPILER),)
 test: export TORCHACT_BUILD ?= 1
 endif
-test: $(INSTALLED) $(KERNELS) lint
+test: $(INSTALLED)
+	@$(MAKE) --no-print-directory --jobs 2 lint $(KERNELS)
 	@$(BIN)/python -c 'import torchact; print(torchact.kernels.status())'
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 	TORCHACT_KERNELS=0 $(BIN)/python -m pytest --numprocesses auto -k "$(NEEDS_NO_KERNEL)" $(WITHOUT_KERNELS)

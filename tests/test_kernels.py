@@ -18,6 +18,7 @@ from tests.conftest import (
     assert_within_ulp,
     noise_like,
     preactivations,
+    value_and_grad,
 )
 from torchact import catalogue, kernels
 from torchact.kernels import extension, reference, tables
@@ -309,28 +310,20 @@ def test_operators_refuse_what_they_do_not_take(name, operands, message):
         getattr(torch.ops.torchact, name)(*operands)
 
 
+def results():
+    """Return the values and gradients of every case, by case and dtype."""
+    return {
+        (str(case), dtype): value_and_grad(case.ours, preactivations(dtype).repeat(1, 16))
+        for case in CASES
+        for dtype in (torch.float32, torch.float64, torch.bfloat16)
+    }
+
+
 IN_A_PROCESS = """
-import sys, torch
-from tests.conftest import CASES, noise_like, preactivations, value_and_grad
-results = {
-    (str(case), dtype): value_and_grad(case.ours, preactivations(dtype).repeat(1, 16))
-    for case in CASES for dtype in (torch.float32, torch.float64, torch.bfloat16)
-}
-torch.save((str(__import__("torchact").kernels.status()), results), sys.argv[1])
+import sys, torch, torchact
+from tests.test_kernels import results
+torch.save((str(torchact.kernels.status()), results()), sys.argv[1])
 """
-
-
-@pytest.fixture(scope="module")
-def results_with(tmp_path_factory):
-    """Return what a process with these environment variables computes of every case."""
-
-    def run(**environment):
-        path = tmp_path_factory.mktemp("results") / "results.pt"
-        command = [sys.executable, "-W", "error", "-c", IN_A_PROCESS, str(path)]
-        subprocess.run(command, env=os.environ | environment, check=True, cwd=ROOT)
-        return torch.load(path)
-
-    return run
 
 
 @needs_kernels
@@ -339,11 +332,12 @@ def results_with(tmp_path_factory):
     [({"TORCHACT_KERNELS": "0"}, "TORCHACT_KERNELS=0"), ({"TORCHACT_INSTRUCTIONS": "baseline"}, "baseline")],
     ids=["without kernels", "baseline instructions"],
 )
-def test_results_are_the_same_with_other_kernels_or_none(results_with, environment, status):
-    _, here = results_with()
-    said, there = results_with(**environment)
+def test_results_are_the_same_with_other_kernels_or_none(environment, status, tmp_path):
+    command = [sys.executable, "-W", "error", "-c", IN_A_PROCESS, str(tmp_path / "results.pt")]
+    subprocess.run(command, env=os.environ | environment, check=True, cwd=ROOT)
+    said, there = torch.load(tmp_path / "results.pt")
     assert status in said
-    for key, expected in here.items():
+    for key, expected in results().items():
         case = next(case for case in CASES if str(case) == key[0])
         slope = case.max_derivative()
         # Both are within the bound of the mathematics, or, in float64, as exact as a formula is; of outputs that are
