@@ -40,7 +40,7 @@ endif
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory --jobs 2 lint $(KERNELS)
 	@$(BIN)/python -c 'import torchact; print(torchact.kernels.status())'
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 	TORCHACT_KERNELS=0 $(BIN)/python -m pytest --numprocesses auto -k "$(NEEDS_NO_KERNEL)" $(WITHOUT_KERNELS)
 
 lint: $(INSTALLED)

@@ -1,10 +1,8 @@
 """The kernels for CUDA: their source, run on the CPU; and, where there is a GPU, themselves."""
 
 import ctypes
-import fcntl
 import math
 import mmap
-import os
 import random
 import re
 import shutil
@@ -104,18 +102,11 @@ class Emulated:
 def emulated(tmp_path_factory):
     if CXX is None or sys.platform != "linux":
         pytest.skip("there is no g++")
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # one for all of them
-    library = folder / "emulated_cuda.so"
-    with (folder / "emulated_cuda.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
-            source = str(EMULATION / "emulated.cpp")
-            command = [CXX, *flags, f"-I{EMULATION}", source, "-o", str(library)]
-            compiled = subprocess.run(command, capture_output=True, text=True)
-            assert compiled.returncode == 0, compiled.stderr[-10000:]
+    library = tmp_path_factory.mktemp("emulated") / "cuda.so"
+    flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
+    command = [CXX, *flags, f"-I{EMULATION}", str(EMULATION / "emulated.cpp"), "-o", str(library)]
+    compiled = subprocess.run(command, capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr[-10000:]
     return Emulated(library)
 
 

@@ -24,7 +24,6 @@ ROOT = Path(__file__).parent.parent
 OUTSIDE = Path(torch.__file__).parents[1]  # the folder that torch is installed in
 PURE, WITH_KERNELS = "torchact: pure-Python package without fused kernels", "torchact: package with fused kernels"
 
-pytestmark = pytest.mark.xdist_group("packaging")  # one process for all: the kernels are compiled once
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
 
 

@@ -16,7 +16,6 @@ from torchact import GradientMonitor
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available() or sys.platform != "linux", reason="torch has no gloo here"),
-    pytest.mark.xdist_group("distributed"),
 ]
 RANKS, BATCH, STEPS = 2, 8, 3
 

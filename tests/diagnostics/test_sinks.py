@@ -173,7 +173,6 @@ class FailingToClose(Own):
         raise ConnectionError("the server is gone")
 
 
-@pytest.mark.xdist_group("killed")  # one process for all: the trainings are killed once
 class TestNothingIsLost:
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_event_files_hold_every_announced_step(self, runs, ending):
