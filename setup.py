@@ -41,7 +41,7 @@ DEVELOPMENT = [
     "hypothesis",
     "import-linter",
     "mypy",
-    "pytest>=8,<9.2",  # with which pytest-xdist 3.8 forgets its groups
+    "pytest>=8",
     "pytest-xdist",
     "pytorch-lightning>=2.4",
     "ruff",

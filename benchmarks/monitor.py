@@ -1,8 +1,8 @@
 """What watching adds to a training step: a monitor's signals beside other ways to log gradient norms.
 
 Expected before measuring: idle next to nothing; the parameters' norms at every step about 3 %; all signals at every
-tenth step about 3 %, at every step 15 to 30 % with the compiled kernels, from 43 µs for a layer's three tensors of
-32,768 entries, and the rest for hooks.
+tenth step about 3 %, at every step 15 to 30 % with the compiled kernels. It was more where layers are small: the table
+in ``docs/diagnostics.md`` has what was measured, and why.
 """
 
 from __future__ import annotations

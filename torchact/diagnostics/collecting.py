@@ -196,7 +196,7 @@ class Collector:
         return Layout(keys, width, largest, tuple(key not in self._spread for key in keys) if self._spread else True)
 
     def _near_epsilon(self, keys: Collection[Key], optimizer: torch.optim.Optimizer) -> Blocks:
-        """Return of each parameter how many entries have √v̂ below a multiple of ε, and how many there are."""
+        """Return of each parameter how many entries it has, and how many of √v̂ are below a multiple of ε."""
         groups = _groups_of(optimizer)
         limits: dict[float | Tensor, dict[Key, Tensor]] = {}  # tensors are told apart by identity
         for key in keys:
@@ -205,10 +205,11 @@ class Collector:
             if found is not None:
                 moment, correction, epsilon = found
                 limits.setdefault((self._epsilons * epsilon) ** 2 * correction, {})[key] = _own(moment)
-        return {
-            f"below {i}": Block(self._layout(moments, 2), _count_below(limit, list(moments.values())))
-            for i, (limit, moments) in enumerate(limits.items())
-        }
+        if not limits:
+            return {}
+        layout = self._layout((key for moments in limits.values() for key in moments), 2)
+        counts = [_count_below(limit, list(moments.values())) for limit, moments in limits.items()]
+        return {"near epsilon": Block(layout, torch.cat([rows.to(counts[0].device) for rows in counts]))}
 
     def _samples_and_calls(self, blocks: Blocks) -> tuple[dict[str, float], list[float]]:
         """Return how many samples each module has seen, and whether it was called; without hooks, if it has gradients.
@@ -305,8 +306,8 @@ def _parameter_readings(blocks: Blocks) -> dict[str, dict[str, ParameterReading]
     """Make a reading of each parameter with a gradient, by layer and name."""
     names: tuple[str, ...] = ("gradient", "weight", "unclipped", "update")
     rows = {name: blocks[name].by_key() for name in names if name in blocks}
-    below = [block.by_key() for name, block in blocks.items() if name.startswith("below ")]
-    near_epsilon = {key: count / entries for found in below for key, (entries, count) in found.items() if entries}
+    counts = blocks["near epsilon"].by_key() if "near epsilon" in blocks else {}
+    near_epsilon = {key: count / entries for key, (entries, count) in counts.items() if entries}
     readings: dict[str, dict[str, ParameterReading]] = {}
     for key, gradient in rows.get("gradient", {}).items():
         layer, name = key

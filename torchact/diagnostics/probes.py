@@ -148,13 +148,10 @@ class Probe:
             self.position = next(self.switch.order)
         if self._channels_first is not None:
             self.switch.channels_first = self._channels_first
-        if self._is_quick(output):
-            self._record_quickly(output)
-            self._hook(output)
-            return
-        tensors = _floating_tensors(output)
+        quick = self._is_quick(output)
+        tensors = (output,) if quick else _floating_tensors(output)
         for tensor in tensors:
-            self._record(tensor.detach())
+            self._record(tensor, quick)
         for tensor in tensors:
             self._hook(tensor)
 
@@ -177,19 +174,9 @@ class Probe:
         """Whether the compiled kernels take this as it is: nearly always, and each other look at it would take time."""
         return type(tensor) is Tensor and not _is_compiling() and self.is_on_host and kernels.is_one_pass(tensor)
 
-    def _record_quickly(self, output: Tensor) -> None:
-        self.shape = shape = output.shape[1:]
-        self.is_global = False
-        self.samples += output.shape[0] if output.dim() else 1
-        self.calls += 1
-        if self._sees_outputs:
-            kernels.add_statistics(self._parts.output, output)
-            if self.has_units and shape.numel() and output.dim() > 1:
-                self._see_units(output.detach())
-
-    def _record(self, output: Tensor) -> None:
+    def _record(self, output: Tensor, quick: bool) -> None:
         self.shape = output.shape[1:]
-        self.is_global = distributed.is_distributed_tensor(output)
+        self.is_global = not quick and distributed.is_distributed_tensor(output)
         samples = distributed.own_samples(output)
         if _is_compiling():
             self._parts_for(output).samples.add_(samples)
@@ -198,10 +185,13 @@ class Probe:
             self.calls += 1
         if not self._sees_outputs:
             return
-        for own in distributed.own_entries(output):
-            statistics.add_reduced(self._parts_for(own).output, own)
+        for own in (output,) if quick else distributed.own_entries(output.detach()):
+            if quick:
+                kernels.add_statistics(self._parts.output, own)
+            else:
+                statistics.add_reduced(self._parts_for(own).output, own)
             if self.has_units and own.dim() > 1 and own.numel() and own.shape[1:] == output.shape[1:]:
-                self._see_units(own)
+                self._see_units(own.detach())
 
     def _see_units(self, output: Tensor) -> None:
         """Raise each unit's largest magnitude; units lie along dimension 1 behind convolutions, else along the last."""
