@@ -311,3 +311,52 @@ def test_weights_are_those_without_a_monitor_and_readings_show_the_layers(name):
             assert layer.output.non_finite == layer.gradient.non_finite == 0
             assert layer.gradient.norm > 0
             assert all(parameter.update_norm is not None for parameter in layer.parameters.values())
+
+
+OPTIMISERS = [
+    name
+    for name, value in vars(torch.optim).items()
+    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+]
+
+
+REAL_ALONE = {"Adafactor", "Muon", "SparseAdam"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        (name, dtype)
+        for name in OPTIMISERS
+        for dtype in (torch.float32, torch.complex64)
+        if not (dtype.is_complex and name in REAL_ALONE)
+    ],
+    ids=str,
+)
+def test_every_optimiser_of_torch_makes_the_steps_that_it_makes_without_a_monitor(name, dtype):
+    def train(watched):
+        torch.manual_seed(0)
+        sparse, bias = name == "SparseAdam", name != "Muon"  # which takes matrices alone
+        model = nn.Embedding(5, 4, sparse=True, dtype=dtype) if sparse else nn.Linear(4, 4, bias=bias, dtype=dtype)
+        optimizer = getattr(torch.optim, name)(model.parameters(), lr=1e-3)
+        x = torch.tensor([0, 3]) if sparse else data(0, 3, 4, dtype=dtype)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = model(x).abs().square().sum()
+            loss.backward()
+            return loss
+
+        with (
+            GradientMonitor(model, optimizer, every=1, updates=True) if watched else contextlib.nullcontext() as monitor
+        ):
+            for _ in range(3):
+                optimizer.step(closure)
+        return list(model.parameters()), monitor
+
+    expected, _ = train(watched=False)
+    parameters, monitor = train(watched=True)
+    for parameter, other in zip(parameters, expected, strict=True):
+        assert torch.equal(parameter, other)
+    assert [reading.step for reading in monitor.history] == [0, 1, 2]
+    assert all(reading.layers[0].update_ratio > 0 for reading in monitor.history)

@@ -216,6 +216,17 @@ class TestParameters:
                 optimizer.step()
         assert layers_of(monitor)["Linear"].parameters["weight"].at_epsilon == 1 / 2
 
+    def test_of_complex_parameters_both_parts_count_towards_epsilon(self):
+        weight = nn.Linear(4, 1, bias=False, dtype=torch.complex64)
+        optimizer = torch.optim.Adam(weight.parameters(), lr=1e-3, eps=1e-3)
+        x = torch.tensor([[1 + 1e-4j, 1e-1 + 1e-4j, 0.99e-2 + 1e-4j, 1e-4 + 1j]])
+        with GradientMonitor(weight, optimizer, every=1) as monitor:
+            for _ in range(2):
+                optimizer.zero_grad()
+                weight(x).real.sum().backward()
+                optimizer.step()
+        assert layers_of(monitor)["Linear"].parameters["weight"].at_epsilon == 5 / 8
+
     def test_weights_that_never_change_are_told(self):
         model = nn.Linear(4, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

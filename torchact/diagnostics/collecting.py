@@ -383,6 +383,8 @@ def _second_moment(
     moment = next((state[name] for name in ("max_exp_avg_sq", "exp_avg_sq", "square_avg") if name in state), None)
     if not isinstance(moment, Tensor) or moment.shape != parameter.shape or not isinstance(group.get("eps"), float):
         return None
+    if moment.is_complex():  # of real and imaginary parts, each by itself
+        moment = torch.view_as_real(moment)
     if "betas" not in group or "step" not in state:
         return moment, 1.0, group["eps"]
     step, decay = state["step"], float(group["betas"][1])
