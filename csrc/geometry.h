@@ -1,10 +1,15 @@
-// Shapes and strides: what results look like, and the order to go through several tensors in. Free of torch.
+// Types, shapes and strides: what results look like, and the order to go through several tensors in. Free of torch.
 #pragma once
 
 #include <cstdint>
 #include <utility>
 
 namespace torchact {
+
+// The types that tensors have. Numbers of 16 bits are computed in float32.
+enum class Type { float32, float64, bfloat16, float16, count };
+
+inline int size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 
 constexpr int kMostDimensions = 64;
 constexpr int kMostOperands = 5;  // grad_output, two operands and their gradients

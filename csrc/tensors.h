@@ -1,4 +1,5 @@
-// torch's tensors as the kernels need them: their geometry, and results that lie as torch's own operators lay them out.
+// torch's tensors as the kernels need them: their type and geometry, and results that lie as torch's own operators lay
+// them out.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -18,6 +19,16 @@ namespace torchact {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+inline Type type_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return Type::float32;
+    case ScalarType::Double: return Type::float64;
+    case ScalarType::BFloat16: return Type::bfloat16;
+    case ScalarType::Half: return Type::float16;
+    default: STD_TORCH_CHECK(false, "input: expected a floating-point tensor, got ", torch::headeronly::toString(type));
+  }
+}
 
 inline void check_same_type(const char* name, const Tensor& tensor, const Tensor& other) {
   STD_TORCH_CHECK(tensor.scalar_type() == other.scalar_type(), name, ": expected ",

@@ -63,7 +63,7 @@ def ulps(dtype):
 class Emulated:
     """The library of the kernels' source under stand-in headers."""
 
-    TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # as csrc/cuda/kernels.h counts them
+    TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # as csrc/geometry.h counts them
 
     def __init__(self, library):
         self._library = ctypes.CDLL(str(library))

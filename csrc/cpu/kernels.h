@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../activations.h"
+#include "../geometry.h"
 
 namespace torchact::cpu {
 
@@ -13,9 +14,7 @@ namespace torchact::cpu {
 // needs besides: a formula's parameters (const double*), or a table (const float*).
 using Loop = void (*)(const void* const* inputs, void* const* outputs, int64_t count, const void* context);
 
-// The types that tensors have. Numbers of 16 bits are computed in float32.
-enum class Type { float32, float64, bfloat16, float16, count };
-constexpr std::size_t kTypes = std::size_t(Type::count), kComputed = 2;  // the first two
+constexpr std::size_t kTypes = std::size_t(Type::count), kComputed = 2;  // the first two, in which others are computed
 
 struct Direction {
   Loop forward;   // (input) -> (output), or (first, second) -> (output)

@@ -33,19 +33,7 @@ const Kernels& kernels() {
   return chosen;
 }
 
-Type type_of(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float: return Type::float32;
-    case ScalarType::Double: return Type::float64;
-    case ScalarType::BFloat16: return Type::bfloat16;
-    case ScalarType::Half: return Type::float16;
-    default: STD_TORCH_CHECK(false, "input: expected a floating-point tensor, got ", torch::headeronly::toString(type));
-  }
-}
-
 double smallest_normal(Type type) { return type == Type::float64 ? 0x1p-1022 : type == Type::float16 ? 0x1p-14 : 0x1p-126; }
-
-int size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 
 template <class T>
 void gather(const char* from, int64_t stride, int count, void* to) {

@@ -6,8 +6,6 @@
 
 namespace torchact::cuda {
 
-enum class Type { float32, float64, bfloat16, float16, count };
-
 // Starts a kernel on a stream of the current device, and does not wait for it. Returns null, or what went wrong.
 const char* launch(const Kernel& kernel, Type type, const Operands& operands, const double* parameters, void* stream);
 

@@ -35,8 +35,6 @@ struct Float16 {
   static TORCHACT_INLINE Bits narrow(float x) { return __half_as_ushort(__float2half_rn(x)); }
 };
 
-inline int size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
-
 // Calls `function` with the type. Only formulas that need float64 compute in it what is no float64.
 template <class C, bool wide, class Function>
 TORCHACT_INLINE void with_number(Type type, Function function) {

@@ -11,16 +11,6 @@
 namespace torchact::cuda {
 namespace {
 
-Type type_of(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float: return Type::float32;
-    case ScalarType::Double: return Type::float64;
-    case ScalarType::BFloat16: return Type::bfloat16;
-    case ScalarType::Half: return Type::float16;
-    default: STD_TORCH_CHECK(false, "input: expected a floating-point tensor, got ", torch::headeronly::toString(type));
-  }
-}
-
 using CurrentStream = AOTITorchError (*)(int32_t device, void** stream);
 
 // A torch without CUDA lacks this function: linked by name, it would keep the CPU's kernels from loading there.

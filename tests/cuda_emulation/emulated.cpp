@@ -35,7 +35,7 @@ extern "C" const char* run(const char* name, bool backward, int type, int inputs
   emulation = {};
   emulation.most_blocks = most_blocks;
   const Kernel kernel{pair >= 0, pair >= 0 ? pair : elementwise, backward};
-  const char* error = cuda::launch(kernel, cuda::Type(type), o, parameters, nullptr);
+  const char* error = cuda::launch(kernel, Type(type), o, parameters, nullptr);
   reached[0] = emulation.launches;
   reached[1] = emulation.blocks;
   return error;
