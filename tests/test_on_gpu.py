@@ -1,0 +1,141 @@
+"""The kernels for CUDA, on a GPU."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.conftest import assert_same
+from tests.test_cuda import FUNCTIONS, LAYOUTS, NAMES, PAIRS, arguments, assert_close, gradients, noise, results, ulps
+from torchact.kernels.extension import STATUS
+
+if not (STATUS.cuda and torch.cuda.is_available()):
+    pytest.skip("there is no GPU, or no kernels for it", allow_module_level=True)
+
+
+def to(device, tensors):
+    return [tensor.to(device) for tensor in tensors]
+
+
+def moved(x):
+    """Return a tensor on the GPU that lies in its memory as ``x`` does; a copy by ``cuda`` would be dense."""
+    there = torch.empty(0, dtype=x.dtype, device="cuda")
+    return there.set_(x.untyped_storage().cuda(), x.storage_offset(), x.size(), x.stride())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operator_gives_what_the_cpu_gives_in_float64(name, dtype):
+    for shape in ((6, 130), (3, 256), (1, 2), (0, 4), (1000, 1026)):
+        tensors, others = arguments(name, dtype, shape)
+        expected = results(name, to(torch.float64, tensors), others)
+        actual = results(name, to("cuda", tensors), others)
+        for result, reference in zip(actual, expected, strict=True):
+            assert (result.device.type, result.dtype) == ("cuda", dtype)
+            assert_close(result.cpu(), reference, ulps(dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_gives_what_it_does_not_give_on_the_cpu(name):
+    ends = [0.0, -0.0, math.inf, -math.inf, math.nan, 3e38, -3e38, 1e-38, -1e-38, 1e-45]
+    for dtype in (torch.float32, torch.bfloat16):
+        tensors, others = arguments(name, dtype, (len(ends), 2))
+        tensors[-1][:, 0] = torch.tensor(ends, dtype=torch.float64).to(dtype)
+        actual = results(name, to("cuda", tensors), others)
+        for result, reference in zip(actual, results(name, tensors, others), strict=True):
+            assert_same(result.cpu().isnan(), reference.isnan())
+            assert_same(result.cpu().isinf(), reference.isinf())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tensors_may_lie_in_any_way(layout, dtype):
+    for name, (function, numbers) in FUNCTIONS.items():
+        operands = 2 if name in PAIRS else 1
+        inputs = [LAYOUTS[layout](dtype, i) for i in range(1 + operands)]
+        there = [moved(x) for x in inputs]
+        wide = to(torch.float64, inputs)
+        (value,) = results(name, there[1:], numbers)
+        assert_close(value.cpu(), function(*torch.broadcast_tensors(*wide[1:])), ulp=16)
+        expected = gradients(function, numbers)(*torch.broadcast_tensors(*wide))
+        for gradient, reference in zip(results(f"{name}_backward", there, numbers), expected, strict=True):
+            assert_close(gradient.cpu(), reference, ulp=16)
+
+
+def test_results_lie_as_torch_s_own_do():
+    x = noise((2, 16, 7, 9), torch.float32).cuda().to(memory_format=torch.channels_last)
+    for view in (x, x.transpose(1, 3), x[:, ::2], x[:, :, 1:]):
+        assert_same(torch.ops.torchact.relu(view), view.relu())
+
+
+def test_kernels_run_on_the_stream_that_is_current():
+    x = torch.zeros(2**26, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)  # on the default stream, a kernel would not wait for this
+        x.fill_(1.0)
+        y = torch.ops.torchact.silu(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    assert_close(y[-5:].cpu(), functional.silu(torch.ones(5, dtype=torch.float64)), ulp=4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+def test_on_a_second_gpu_kernels_run_where_their_tensors_are():
+    x = noise((1001,), torch.float32).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    y = torch.ops.torchact.silu(x)
+    assert (y.device.index, torch.cuda.current_device()) == (1, 0)
+    assert_close(y.cpu(), functional.silu(x.cpu().double()), ulp=4)
+    with pytest.raises(RuntimeError, match="expected a tensor on the device of the other operands"):
+        torch.ops.torchact.silu_backward(x.to("cuda:0"), x)
+
+
+def test_calls_can_be_captured_in_a_graph():
+    x, grad_output = noise((2, 4096), torch.bfloat16).cuda()
+    view = x[1:]
+
+    def calls():
+        y = torch.ops.torchact.silu(x)
+        return y, torch.ops.torchact.silu_backward(grad_output, x), torch.ops.torchact.sine(view, 3.0)
+
+    warm_up = torch.cuda.Stream()
+    warm_up.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm_up):
+        calls()
+    torch.cuda.current_stream().wait_stream(warm_up)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = calls()
+    x.copy_(noise((4096,), torch.bfloat16, 1))
+    graph.replay()
+    for result, expected in zip(captured, calls(), strict=True):
+        assert_same(result, expected)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_training_under_autocast(half):
+    import torchact
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torchact.SwiGLU(), torch.nn.Linear(64, 64), torchact.SiLU())
+    model.cuda()
+    x = torch.randn(32, 64, device="cuda")
+    with torch.autocast("cuda", half):
+        y = model(x)
+    assert y.dtype == half
+    y.float().square().mean().backward()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "unaligned", "halves"])
+def test_more_elements_than_32_bits_count(layout):
+    many = 2**32 + 2**12 + 8
+    if torch.cuda.mem_get_info()[0] < 5 * many * 2:
+        pytest.skip("the GPU has too little memory")
+    x = torch.empty(2 * many if layout == "halves" else many + 1, dtype=torch.bfloat16, device="cuda").fill_(0.5)
+    x = {"contiguous": x[:many], "unaligned": x[1:], "halves": x.view(-1, 2, 8)[:, 1]}[layout]
+    last = noise(x[-1000:].shape, torch.bfloat16)
+    x[-1000:] = last.cuda()
+    y = torch.ops.torchact.silu(x)
+    assert_close(y[-1000:].cpu(), functional.silu(last.double()), ulp=0.6)
+    assert_close(y[:1000].cpu(), functional.silu(x[:1000].cpu().double()), ulp=0.6)
