@@ -48,26 +48,41 @@ def _greatest_pattern(dtype: torch.dtype) -> int:
 def inputs(dtype: torch.dtype, count: int) -> Iterator[Tensor]:
     """Yield finite numbers in chunks, ±0 and ± the greatest among them.
 
-    They are all there are or, if that is more than ``count``, so many, their bit patterns evenly spread over all, so
-    that every exponent has the same share.
+    They are all there are or, if that is more than ``count``, so many: the bit patterns of half of them are evenly
+    spread over all, so that every exponent has the same share, and the others lie anywhere between -16 and 16, where
+    functions bend, the same at every call.
     """
     greatest = _greatest_pattern(dtype)
-    half = min(count // 2, greatest + 1)
+    all_of_them = 2 * (greatest + 1) <= count
+    half = greatest + 1 if all_of_them else count // 4
     step, rest = divmod(greatest, half - 1)
     for start in range(0, half, _CHUNK // 2):
         index = torch.arange(start, min(start + _CHUNK // 2, half))
         magnitude = (index * step + index * rest // (half - 1)).to(_INTEGER[dtype]).view(dtype)
         yield torch.cat([magnitude, -magnitude])
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, 0 if all_of_them else count // 2, _CHUNK):
+        yield _between(-16, 16, (min(_CHUNK, count // 2 - start),), generator).to(dtype)
+
+
+def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return random numbers in float64, so that they have all the digits of a narrower type."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
 
 
 def random_pairs(dtype: torch.dtype, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pairs of finite numbers in chunks, with random signs and bit patterns, the same at every call."""
+    """Yield pairs of finite numbers in chunks, the same at every call.
+
+    Half of them have random signs and bit patterns, the others lie anywhere between -16 and 16.
+    """
     generator = torch.Generator().manual_seed(0)
-    for start in range(0, count, _CHUNK):
-        size = 2, min(_CHUNK, count - start)
+    for start in range(0, count // 2, _CHUNK):
+        size = 2, min(_CHUNK, count // 2 - start)
         pattern = torch.randint(_greatest_pattern(dtype) + 1, size, generator=generator).to(_INTEGER[dtype])
         sign = torch.randint(2, size, generator=generator) * 2 - 1
         first, second = pattern.view(dtype) * sign
+        yield first, second
+        first, second = _between(-16, 16, size, generator).to(dtype)
         yield first, second
 
 

@@ -2,9 +2,9 @@
 //
 // A formula is made from the activation's parameters and takes the pre-activation x; where the backward pass is given
 // the output y instead, its derivative takes that. Functions of two tensors have partial derivatives. No finite number
-// gives NaN. At a kink the derivative is torch's, mostly that of the left. In float32 with fused multiply-add, results
-// are at most 4.5 units in the last place off, relative to themselves also near a zero; in float64 a few, relative to
-// the greatest derivative near its root.
+// gives NaN. At a kink the derivative is torch's, mostly that of the left. In float32 with fused multiply-add, values are
+// at most 2 units in the last place off, but for the normal distribution's 3.5, derivatives 4, and of two tensors both 5,
+// relative to themselves also near a zero; in float64 a few, relative to the greatest derivative near its root.
 #pragma once
 
 #include "math.h"
@@ -74,6 +74,16 @@ struct LogSigmoid : Smooth {
   TORCHACT_INLINE T derivative(T x) const { return sigmoid(-x); }
 };
 
+// 1 / (1 + t)² for t ≥ 0, with what 1 + t and its inverse lose
+template <class T>
+TORCHACT_INLINE T square_of_inverse(T t) {
+  const T inside = at_most(t, is_float<T> ? T(0x1p100) : T(0x1p600));
+  const Split<T> d = sum(at_least(inside, T(1)), at_most(inside, T(1)));
+  const T r = T(1) / d.hi, lost = mul_add(-r, d.lo, mul_add(-r, d.hi, T(1)));
+  const Split<T> square = product(r, r);
+  return square.hi + mul_add(lost + lost, square.hi, square.lo);
+}
+
 /// x / (1 + |x|); 1 / (1 + |x|)²
 template <class T>
 struct Softsign : Smooth {
@@ -84,8 +94,7 @@ struct Softsign : Smooth {
     return inside / (T(1) + absolute(inside));
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T d = T(1) + absolute(x);
-    return T(1) / d / d;  // d² could overflow
+    return square_of_inverse(absolute(x));
   }
 };
 
@@ -196,8 +205,7 @@ struct CELU : Smooth {
     return {at_most(z.hi, T(0)), z.hi > 0 ? T(0) : z.lo};  // of a negative α the exponential is not needed
   }
   TORCHACT_INLINE T value(T x) const {
-    const Split<T> z = scaled(x);
-    const T left = alpha * expm1_nonpositive(z.hi, z.hi < T(-50) ? T(0) : z.lo);
+    const T left = alpha * expm1_nonpositive(scaled(x));
     return x < 0 ? left : x;
   }
   TORCHACT_INLINE T derivative(T x) const {
@@ -225,16 +233,19 @@ struct Softplus : Smooth {
     return z > threshold ? x : (z < 0 ? T(0) : x) + rest;
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T z = beta.hi * x, e = decayed(at_most(absolute(x), most));
-    return z > threshold ? T(1) : sigmoid_from(z, e);
+    const T inside = clamp(x, -most, most);
+    const Split<T> z = product(beta, inside);
+    const Exponential<T, Reach::large> e(-at_most(z.hi, T(40)), z.hi > T(40) ? T(0) : -z.lo);
+    return z.hi > threshold ? T(1) : unscaled(over_plus_one(T(1), e));
   }
 };
 
 // ---- gated by themselves: x G(x), where G opens from 0 to 1
 //
-// All but Mish have a gate with G(-x) = 1 - G(x). So with t = |x| their value is max(0, x) - t G(-t), and their
-// derivative on the right is 1 less the one at -t. That has a root, where the sum that it is would cancel; it is
-// written as terms of one sign, each a multiple of the distance from the root, and that is exact near it.
+// All but Mish have a gate with G(-x) = 1 - G(x). Most are logistic, and their value is x / (1 + odds), where the odds
+// are those against G. The derivative on the right is 1 less the one at -t, with t = |x|. That has a root, where the sum
+// that it is would cancel; it is written as terms of one sign, each a multiple of the distance from the root, and that is
+// exact near it.
 
 template <class T>
 TORCHACT_INLINE Scaled<T> divided(Scaled<T> a, T b) {
@@ -247,41 +258,45 @@ struct Left {
   Scaled<T> gate, derivative;
 };
 
-// σ(-z) = e / (1 + e), and e sum / (1 + e)², of e = exp(-z) = e0 g; `sum` is times `scale`.
-template <class T, Reach reach, class Sum>
-TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach> g, Sum sum, double e0, double scale = 1) {
-  const T square = polynomial(g.value(), scale / e0, scale * 2, scale * e0);
-  return {divided(g.scaled(), T(1 / e0) + g.value()), divided(g.times(sum), square)};
+// σ(-z) = e / (1 + e), and e sum / (1 + e)², of e = exp(-z). The rounding of e is the same above and below, where it
+// counts least.
+template <class T, Reach reach, bool careful>
+TORCHACT_INLINE Left<T> logistic_left(Exponential<T, reach, careful> exponential, Split<T> sum) {
+  const Scaled<T> e = exponential.scaled();
+  const T slope = mul_add(e.value, sum.hi, e.value * sum.lo);
+  return {logistic_tail(e), {slope / polynomial(unscaled(e), 1, 2, 1), e.before, e.after}};
 }
 
-// A gate has `tail`, G(-t) alone, and `left`, both up to the t from which on they are 0.
+// The reach of the odds against a gate of this reach.
+template <Reach reach>
+constexpr Reach kOdds = reach == Reach::factor ? Reach::divisor : Reach::large;
 
-// σ(-z), z = unit.u · (hi + lo)
+// A gate has `left`, up to the t from which on that is 0, kMost. The logistic ones have the odds too, between it on the
+// left and kRight, where they are so small that the gate is open.
+
+// σ(z), z = unit.u · (hi + lo)
 template <class T, Reach reach>
 struct Logistic {
-  TORCHACT_INLINE static Scaled<T> tail(T hi, T lo = T(0), Unit<T> unit = kOne<T>) {
-    return logistic_tail(Exponential<T, reach>(-hi, -lo, unit).scaled());
-  }
-
-  // σ(-z) (1 - z σ(z)) = e (1 - z + e) / (1 + e)² with e = exp(-z). With the root z0, e0 = exp(-z0), which is z0 - 1,
-  // and d = z0 - z, the sum is d + e0 (exp(d) - 1), and e is e0 g with g = exp(d). Where z is exact, the rounding of the
-  // sum may be left.
+  // σ(-z) (1 - z σ(z)) = e (1 - z + e) / (1 + e)² with e = exp(-z). Next to the root lies the z0 whose e0 = exp(-z0) is
+  // a float32 number, and with d = z0 - z the sum is d + (e - e0) + kappa, kappa = 1 - z0 + e0.
   template <bool exact = false>
   TORCHACT_INLINE static Left<T> left(T hi, T lo = T(0), Unit<T> unit = kOne<T>, double u = 1) {
-    constexpr double root = 1.2784645427610737951, e0 = root - 1;
-    const Split<T> d = difference(Split<T>(root / u), Split<T>(hi, lo));
-    const Exponential<T, reach> g(d.hi, d.lo, unit);
-    const T rest = mul_add(T(e0), g.minus_one(), d.lo * unit.u);
+    constexpr double z0 = 1.278464496150894204466864, e0 = 0x1.1d25dp-2, kappa = 5.9589462240845635691e-8;
+    const Split<T> d = difference(Split<T>(z0 / u), Split<T>(hi, lo));
+    const auto e = Exponential<T, reach>(d.hi, d.lo, unit) * T(e0);
+    const T rest = e.minus(T(e0)) + mul_add(d.lo, unit.u, T(kappa));
     if constexpr (exact)
-      return logistic_left(g, d.hi + rest, e0);
+      return logistic_left(e, sum(d.hi, rest));
     else
-      return logistic_left(g, sum_of_product(d.hi, unit.u, rest), e0);
+      return logistic_left(e, sum_of_product(d.hi, unit.u, rest));
   }
 };
 
+// σ(x)
 template <class T, Reach reach>
-struct LogisticGate : Logistic<T, reach> {
-  static constexpr T kMost = -kLeast<T, reach>;
+struct LogisticGate {
+  static constexpr T kMost = -kLeast<T, reach>, kRight = 40;
+  TORCHACT_INLINE static auto odds(T x) { return Exponential<T, kOdds<reach>>(-x); }
   TORCHACT_INLINE static Left<T> left(T t) { return Logistic<T, reach>::template left<true>(t); }
 };
 
@@ -289,10 +304,10 @@ struct LogisticGate : Logistic<T, reach> {
 template <class T, Reach reach>
 struct QuickGate {
   static constexpr double beta = 1.702;
-  static constexpr T kMost = -kLeast<T, reach> / T(beta);
+  static constexpr T kMost = -kLeast<T, reach> / T(beta), kRight = 25;
   static constexpr Unit<T> unit = is_float<T> ? Unit<T>{T(beta), T(0x1.a1p-2), T(0x1.d4ed0e1305016p-16)}
                                               : Unit<T>{T(beta), T(0x1.a10753b438p-2), T(0x1.305015c728834p-44)};
-  TORCHACT_INLINE static Scaled<T> tail(T t) { return Logistic<T, reach>::tail(t, T(0), unit); }
+  TORCHACT_INLINE static auto odds(T x) { return Exponential<T, kOdds<reach>, true>(-x, T(-0.0), unit); }
   TORCHACT_INLINE static Left<T> left(T t) { return Logistic<T, reach>::left(t, T(0), unit, beta); }
 };
 
@@ -300,15 +315,17 @@ struct QuickGate {
 template <class T, Reach reach>
 struct NormalGate {
   static constexpr T kMost = is_float<T> ? T(reach == Reach::own ? 14.85 : 20) : T(reach == Reach::own ? 39 : 54);
-  TORCHACT_INLINE static Scaled<T> tail(T t) {
+  // v G(-t)
+  TORCHACT_INLINE static Scaled<T> tail(T t, T v) {
     const Ratio<T> r = mills_ratio(t);
-    return divided(bell<T, reach>(t).times(r.numerator), r.denominator);
+    return divided(bell<T, reach>(t).times(product(v, r.numerator)), r.denominator);
   }
   TORCHACT_INLINE static Left<T> left(T t) {
     const Split<T> root(0.75179152469356445746);
     const Exponential<T, reach> e = bell<T, reach>(t);
     const Ratio<T> gate = mills_ratio(t), derivative = mills_slope(t);
-    const T numerator = mul_add(root.lo, derivative.numerator, (root.hi - t) * derivative.numerator);
+    const Split<T> p = product(root.hi - t, derivative.numerator);
+    const Split<T> numerator{p.hi, mul_add(root.lo, derivative.numerator, p.lo)};
     return {divided(e.times(gate.numerator), gate.denominator), divided(e.times(numerator), derivative.denominator)};
   }
 };
@@ -317,84 +334,96 @@ struct NormalGate {
 template <class T, Reach reach>
 struct TanhGate {
   static constexpr T kMost = is_float<T> ? T(reach == Reach::own ? 10.9 : 13.5) : T(reach == Reach::own ? 21.6 : 27.1);
+  static constexpr T kRight = is_float<T> ? 6 : 8;
   static constexpr double c = 0.071354816272600248776, k = 22.363860002236386;
   TORCHACT_INLINE static constexpr Unit<T> unit(int sign) {
     return is_float<T> ? Unit<T>{T(sign * c), T(sign * 0x1.36ep+3), T(sign * -0x1.8aa4a22b6dec7p-11)}
                        : Unit<T>{T(sign * c), T(sign * 0x1.36d9d56d78p+3), T(sign * -0x1.5b6f6379857f9p-38)};
   }
 
-  // z / c with the digits that its exponential needs: k + t² in two parts, the first with so few digits that it is
-  // exact.
+  // z / c with the digits that its exponential needs.
   TORCHACT_INLINE static Split<T> cubic(T t) {
     if constexpr (TORCHACT_HAS_FMA) {
-      constexpr T grid = is_float<T> ? T(0x1.8p15) : T(0x1.8p30);  // adding it rounds to multiples of 2^-8, or 2^-22
-      constexpr T k_hi = is_float<T> ? T(5725.0 / 256) : T(93800827.0 / 4194304);
-      const T rounded = mul_add(t, t, grid), factor = rounded - (grid - k_hi);
-      const T rest = mul_add(t, t, grid - rounded) + T(k - double(k_hi));
+      // A multiple of what the greatest factor is rounded to, so that it can be subtracted from any.
+      constexpr T k_hi = is_float<T> ? T(1465638.0 / 65536) : T(0x1.65d25edd9ed8p4);
+      const T factor = mul_add(t, t, k_hi);
+      const T rest = mul_add(t, t, k_hi - factor) + T(k - double(k_hi));
       const T z = t * factor;
       return {z, mul_add(t, rest, mul_add(t, factor, -z))};
     } else {
       return Split<T>(double(t) * (k + double(t) * double(t)));
     }
   }
-  TORCHACT_INLINE static Scaled<T> tail(T t) {
-    const Split<T> z = cubic(t);
-    return logistic_tail(Exponential<T, reach>(z.hi, z.lo, unit(-1)).scaled());
+
+  TORCHACT_INLINE static auto odds(T x) {
+    const Split<T> z = cubic(x);
+    return Exponential<T, kOdds<reach>, true>(z.hi, z.lo, unit(-1));
   }
 
-  // e (1 + e - t z') / (1 + e)² with e = exp(-z). With the root t0, d = t0 - t, D = z0 - z and e0 = exp(-z0), the sum
-  // is e0 (exp(D) - 1) + (t0 z0' - t z'), of which the latter is c d (k + 3 (t² + t t0 + t0²)); g = exp(D).
+  // e (1 + e - t z') / (1 + e)² with e = exp(-z). Next to the root lies the t0 whose e0 = exp(-z0) is a float32 number.
+  // The sum is (e - e0) + (t0 z0' - t z') + kappa, of which the second is c (t0 - t) (k + 3 (t² + t t0 + t0²)).
   TORCHACT_INLINE static Left<T> left(T t) {
-    constexpr double root = 0.75246142207101625849, cubic_of_root = 17.253984196784396424, e0 = 0.29195521191476713459;
+    constexpr double root = 0.7524614402182987760484791, cubic_of_root = 17.25398463345255844901394,
+                     e0 = 0x1.2af64ep-2, kappa = -4.4654233519394638125e-8;
     const Split<T> t0(root), distance = difference(Split<T>(cubic_of_root), cubic(t));
-    const Exponential<T, reach> g(distance.hi, distance.lo, unit(1));
-    constexpr double scale = 0.9302561315904815;  // with which all coefficients lie next to float32 numbers
-    constexpr double scaled = scale * c;
-    const T factor = polynomial(t, scaled * (k + 3 * root * root), scaled * 3 * root, scaled * 3);
-    const T rest = mul_add(T(scale * e0), g.minus_one(), t0.lo * factor);
-    return logistic_left(g, sum_of_product(t0.hi - t, factor, rest), e0, scale);
+    const auto e = Exponential<T, reach, true>(distance.hi, distance.lo, unit(1)) * T(e0);
+    const T factor = polynomial(t, c * (k + 3 * root * root), 3 * c * root, 3 * c);
+    const T rest = e.minus(T(e0)) + mul_add(t0.lo, factor, T(kappa));
+    return logistic_left(e, sum_of_product(t0.hi - t, factor, rest));
   }
 };
 
-// The activation that a gate makes.
+// The activations that gates make.
 template <class T, template <class, Reach> class Gate>
 struct SelfGated : Smooth {
   using G = Gate<T, Reach::own>;
   T most = unknown(G::kMost);
   TORCHACT_NO_PARAMETERS(SelfGated)
-  TORCHACT_INLINE T value(T x) const {
-    const T t = bounded_magnitude(x, G::kMost);
-    const Scaled<T> tail = G::tail(t);
-    return mul_add(-(t * tail.value), tail.after, x < 0 ? T(-0.0) : x);
-  }
   TORCHACT_INLINE T derivative(T x) const {
     const Scaled<T> left = G::left(at_most(absolute(x), most)).derivative;
     return mul_add(x < 0 ? left.value : -left.value, left.after, x < 0 ? T(0) : T(1));
   }
 };
 
+template <class T, template <class, Reach> class Gate>
+struct LogisticSelfGated : SelfGated<T, Gate> {
+  using typename SelfGated<T, Gate>::G;
+  T right = unknown(G::kRight);
+  using SelfGated<T, Gate>::SelfGated;
+  TORCHACT_INLINE T value(T x) const {
+    const T inside = clamp(x, -this->most, right);
+    return x > right ? x : unscaled(over_plus_one(inside, G::odds(inside)));
+  }
+};
+
 /// x σ(x); σ(x) (1 + x σ(-x))
 template <class T>
-struct SiLU : SelfGated<T, LogisticGate> {
-  using SelfGated<T, LogisticGate>::SelfGated;
+struct SiLU : LogisticSelfGated<T, LogisticGate> {
+  using LogisticSelfGated<T, LogisticGate>::LogisticSelfGated;
 };
 
 /// x σ(1.702 x)
 template <class T>
-struct QuickGELU : SelfGated<T, QuickGate> {
-  using SelfGated<T, QuickGate>::SelfGated;
-};
-
-/// x Φ(x); Φ(x) + x φ(x), with φ(x) = exp(-x²/2) / √(2π)
-template <class T>
-struct GELU : SelfGated<T, NormalGate> {
-  using SelfGated<T, NormalGate>::SelfGated;
+struct QuickGELU : LogisticSelfGated<T, QuickGate> {
+  using LogisticSelfGated<T, QuickGate>::LogisticSelfGated;
 };
 
 /// x σ(z), z = 2 √(2/π) (x + 0.044715 x³); σ(z) (1 + x z' σ(-z))
 template <class T>
-struct GELUTanh : SelfGated<T, TanhGate> {
-  using SelfGated<T, TanhGate>::SelfGated;
+struct GELUTanh : LogisticSelfGated<T, TanhGate> {
+  using LogisticSelfGated<T, TanhGate>::LogisticSelfGated;
+};
+
+/// x Φ(x) = max(0, x) - t Φ(-t); Φ(x) + x φ(x), with φ(x) = exp(-x²/2) / √(2π)
+template <class T>
+struct GELU : SelfGated<T, NormalGate> {
+  using typename SelfGated<T, NormalGate>::G;
+  using SelfGated<T, NormalGate>::SelfGated;
+  TORCHACT_INLINE T value(T x) const {
+    const T t = bounded_magnitude(x, G::kMost);
+    const Scaled<T> tail = G::tail(t, t);
+    return mul_add(-tail.value, tail.after, x < 0 ? T(-0.0) : x);
+  }
 };
 
 // As factors of other numbers, gates have to be followed on the left until the product is 0, on the right until they
@@ -412,13 +441,6 @@ TORCHACT_INLINE Scaled<T> opened(bool left, Scaled<T> tail) {
   return {left ? tail.value : T(1) - tail.value, tail.before, tail.after};
 }
 
-// v g s for a gate s, in an order that neither overflows nor rounds to a subnormal number before the end.
-template <class T>
-TORCHACT_INLINE T gated_product(T v, T g, Scaled<T> s) {
-  const bool large = absolute(g) > T(1);
-  return times(large ? v : T(1), Scaled<T>{(large ? g : v * g) * s.value, s.before, s.after});
-}
-
 // x σ(z) with z = β x.
 template <class T>
 struct SwishOf {
@@ -432,12 +454,25 @@ struct SwishOf {
   TORCHACT_INLINE SwishOf(T x, Split<T> beta, T side, T t)
       : side(side), x(side < 0 ? with_sign_of(t, x) : x), z(product(beta, with_sign_of(t, beta.hi))) {}
 
-  TORCHACT_INLINE Scaled<T> gate() const { return opened(side < 0, L::tail(z.hi, z.lo)); }
   TORCHACT_INLINE Partials<T> partials(T factor) const {
     const Left<T> l = L::left(z.hi, z.lo);
     return {times(x, opened(side < 0, l.gate)), times(factor, opened(side < 0, l.derivative))};
   }
 };
+
+// v g / (1 + odds)
+template <class T, bool careful>
+TORCHACT_INLINE T gated(T v, T g, Exponential<T, Reach::divisor, careful> odds) {
+  return (v * odds.before) / odds.plus_one() * g * odds.after;
+}
+
+// x σ(β x). Beyond `most` on the left it is 0, and where β x > 40 it is x.
+template <class T>
+TORCHACT_INLINE T swish(T x, Split<T> beta, T most) {
+  const T inside = clamp(x, -most, most);
+  const Split<T> z = product(beta, inside);
+  return z.hi > T(40) ? x : gated(inside, T(1), Exponential<T, Reach::divisor>(-at_most(z.hi, T(40)), -z.lo));
+}
 
 /// x σ(β x); σ(z) (1 + z σ(-z)) with z = β x
 template <class T>
@@ -446,10 +481,7 @@ struct Swish : Smooth {
   T most;
   TORCHACT_INLINE explicit Swish(const double* p) : beta(p[0]), most(most_of<T, Reach::factor>(T(p[0]))) {}
   TORCHACT_INLINE SwishOf<T> of(T x) const { return {x, beta, most}; }
-  TORCHACT_INLINE T value(T x) const {
-    const SwishOf<T> s = of(x);
-    return times(s.x, s.gate());
-  }
+  TORCHACT_INLINE T value(T x) const { return swish(x, beta, most); }
   TORCHACT_INLINE T derivative(T x) const { return of(x).partials(T(1)).by_second; }
 };
 
@@ -461,27 +493,28 @@ struct Mish : Smooth {
   TORCHACT_INLINE T value(T x) const {
     constexpr T most = is_float<T> ? T(20) : T(40);
     const T inside = clamp(x, kLeast<T, Reach::own>, most);
-    const Scaled<T> scaled = Exponential<T, Reach::own>(inside).scaled();
-    const T w = unscaled(scaled), n = scaled.value * (w + T(2));
-    return x > most ? x : inside * (n / mul_add(w, w + T(2), T(2))) * scaled.after;
+    const Exponential<T, Reach::large> g(-inside);
+    const T e = mul_add(g.power, g.q, g.power), h = e / (e + e + kDown<T>);
+    const T d = mul_add(g.power, g.q, mul_add(-kDown<T>, h, at_most(g.power, kDown<T>))) + at_least(g.power, kDown<T>);
+    return x > most ? x : inside / d * kDown<T>;
   }
-  // w s / (n + 2)² with s = (w + 2) (n + 2) + 4 x (1 + w). With its root x0, w0 = exp(x0) and d = x - x0, s is
-  // (w - w0) (w² + w (w0 + 4) + w0² + 4 w0 + 6 + 4 x0) + 4 d (1 + w), and w is w0 g with g = exp(d). Right of -0.4 less
-  // is lost in ½ + (n² - 4 + 8 x w (1 + w)) / (2 (n + 2)²). Beyond 12, in float64 22, the derivative is 1.
+  // w s / (n + 2)² with s = (w + 2) (n + 2) + 4 x (1 + w). Next to its root lies the x0 whose w0 = exp(x0) is a float32
+  // number, and with d = x - x0, s is (w - w0) (w² + w (w0 + 4) + w0² + 4 w0 + 6 + 4 x0) + 4 d (1 + w) + kappa. Right of
+  // -0.4 less is lost in ½ + (n² - 4 + 8 x w (1 + w)) / (2 (n + 2)²). Beyond 12, in float64 22, the derivative is 1.
   TORCHACT_INLINE T derivative(T x) const {
-    constexpr double root = -1.1924312145154952121, w0 = 0.30348253528152892882;
+    constexpr double x0 = -1.192431223676840315087037, w0 = 0x1.36c42p-2, kappa = -5.8705570155057439527e-8;
     const T inside = clamp(x, kLeast<T, Reach::own>, is_float<T> ? T(12) : T(22));
-    const Split<T> d = difference(Split<T>(-root), Split<T>(-inside, T(0)));
-    const Exponential<T, Reach::own> g(d.hi, d.lo);
-    const T value = g.value(), w = T(w0) * value, n = w * (w + T(2));
-    const T factor = polynomial(value, w0 * 2.5363069322850393178, w0 * w0 * (w0 + 4), w0 * w0 * w0);
-    const T slope = mul_add(T(4 * w0), value, T(4));
-    const T sum = mul_add(d.hi, slope, mul_add(g.minus_one(), factor, d.lo * slope));
+    const Split<T> d = difference(Split<T>(-x0), Split<T>(-inside, T(0)));
+    const Exponential<T, Reach::own> g(d.hi, d.lo), exponential = g * T(w0);
+    const T w = exponential.value(), n = w * (w + T(2));
+    // The sum is times w0, and w is g w0.
+    const T factor = polynomial(w, w0 * (w0 * w0 + 4 * w0 + 6 + 4 * x0), w0 * (w0 + 4), w0);
+    const T slope = mul_add(T(4 * w0), w, T(4 * w0)), rest = mul_add(d.lo, slope, T(w0 * kappa));
+    const T sum = mul_add(d.hi, slope, mul_add(exponential.minus(T(w0)), factor, rest));
     const T excess = mul_add(n - T(2), n + T(2), T(8) * inside * mul_add(w, w, w));
-    // (n + 2)² / w0
-    const T square = polynomial(value, 4 / w0, 8.0, 8 * w0, 4 * w0 * w0, w0 * w0 * w0);
+    const T square = polynomial(w, 4, 8, 8, 4, 1);  // (n + 2)²
     const bool right = inside > T(-0.4);
-    const T numerator = right ? T(0.5 / w0) * excess : g.times(sum).value;
+    const T numerator = right ? T(0.5) * excess : g.times(sum).value;
     return mul_add(numerator / square, right ? T(1) : g.after, right ? T(0.5) : T(0));
   }
 };
@@ -491,8 +524,10 @@ template <class T>
 struct Hardswish : Smooth {
   TORCHACT_NO_PARAMETERS(Hardswish)
   TORCHACT_INLINE T value(T x) const {
-    const T gate = clamp(x + T(3), T(0), T(6)) * T(1.0 / 6);  // 6 T(1/6) rounds to 1
-    return at_least(x, T(-3)) * gate;                         // -∞ · 0 would be NaN
+    constexpr Split<T> sixth(1.0 / 6);
+    const T sum = clamp(x + T(3), T(0), T(6)), inside = at_least(x, T(-3));  // -∞ · 0 would be NaN
+    const Split<T> gate = product(sixth, sum);                               // 6 T(1/6) rounds to 1
+    return mul_add(inside, gate.hi, inside * gate.lo);
   }
   TORCHACT_INLINE T derivative(T x) const {
     const T inside = (T(2) * x + T(3)) * T(1.0 / 6);
@@ -506,27 +541,33 @@ struct Hardswish : Smooth {
 template <class T>
 struct Tanhshrink : Smooth {
   TORCHACT_NO_PARAMETERS(Tanhshrink)
-  // Of t below 0.9, by its series, in which nothing cancels; 1.8e-8 and 1.1e-17.
+  // Up to it by a series, in which nothing cancels; 9e-9 and 1.1e-17.
+  static constexpr T kNear = is_float<T> ? T(1.03) : T(0.9);
   TORCHACT_INLINE static T near_zero(T t) {
-    const T w = t * t;
-    T p;
+    constexpr Split<T> third = is_float<T> ? Split<T>(1.0 / 3) : Split<T>(T(1.0 / 3), T(0x1p-54 / 3));
+    const Split<T> square = product(t, t);
+    const T w = square.hi, cube = t * w, lost = mul_add(t, square.lo, mul_add(t, w, -cube));
+    T a;
     if constexpr (is_float<T>)
-      p = polynomial(w, 0.33333334, -0.133332619404, 0.053953903521, -0.0217594825733, 0.00845104408563,
-                     -0.0027593060186, 0.000520429043883);
+      a = polynomial(w, -0.1333331130914, 0.05396286370073, -0.02182415510623, 0.008678363660672, -0.003173627456438,
+                     0.0008966244373725, -0.0001344438734931);
     else
-      p = polynomial(w, 0.3333333333333333, -0.13333333333333125, 0.053968253968061854, -0.021869488529117746,
-                     0.008863235394461754, -0.0035921264609381264, 0.0014558223682358032, -0.0005899642018870131,
-                     0.00023889208475862337, -9.626998679676176e-5, 3.7988668479130404e-5, -1.4022458217563985e-5,
-                     4.404824387949487e-6, -9.985213099426998e-7, 1.168957401805485e-7);
-    return t * (w * p);
+      a = polynomial(w, -0.13333333333333125, 0.053968253968061854, -0.021869488529117746, 0.008863235394461754,
+                     -0.0035921264609381264, 0.0014558223682358032, -0.0005899642018870131, 0.00023889208475862337,
+                     -9.626998679676176e-5, 3.7988668479130404e-5, -1.4022458217563985e-5, 4.404824387949487e-6,
+                     -9.985213099426998e-7, 1.168957401805485e-7);
+    const T p = mul_add(w, a, mul_add(square.lo, a, third.lo));
+    return mul_add(cube, third.hi, mul_add(lost, third.hi, cube * p));
   }
   TORCHACT_INLINE T value(T x) const {
     const T t = absolute(x), e = Exponential<T, Reach::normal>(T(-2) * bounded_magnitude(x, T(25))).value();
-    return with_sign_of(t < T(0.9) ? near_zero(t) : (t - T(1)) + T(2) * e / (T(1) + e), x);
+    return with_sign_of(t < kNear ? near_zero(t) : (t - T(1)) + T(2) * e / (T(1) + e), x);
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T t = absolute(x), small = t - near_zero(t);
-    return t < T(0.9) ? small * small : HyperbolicTangent<T>(t).square();
+    const T t = absolute(x), e = Exponential<T, Reach::normal>(T(-2) * bounded_magnitude(x, T(25))).value();
+    const T rest = near_zero(t), y = t - rest, lost = (t - y) - rest, square = y * y;
+    const T small = square + mul_add(y + y, lost, mul_add(y, y, -square));
+    return t < kNear ? small : mul_add(T(-4), e / mul_add(e, e + T(2), T(1)), T(1));
   }
 };
 
@@ -653,8 +694,12 @@ struct BinaryStepSigmoid : BinaryStep<T> {
   static constexpr bool selects = false;
   using BinaryStep<T>::BinaryStep;
   TORCHACT_INLINE T derivative(T x) const {
-    const T e = exp_of_minus_magnitude(x);
-    return e / mul_add(e, e + T(2), T(1));
+    const Exponential<T, Reach::own, true> exponential(-bounded_magnitude(x, -kLeast<T, Reach::own>));
+    const Scaled<T> scaled = exponential.scaled();
+    const T lost = mul_add(exponential.power, exponential.q, exponential.power - scaled.value);
+    const T e = unscaled(scaled), factor = e + T(2), square = mul_add(e, factor, T(1));
+    const T rest = mul_add(e, factor, T(1) - square) + lost * scaled.after * (e + factor);
+    return quotient(Split<T>(scaled.value, lost), Split<T>(square, rest)) * scaled.after;
   }
 };
 
@@ -664,10 +709,13 @@ struct BinaryStepAtan : BinaryStep<T> {
   static constexpr bool selects = false;
   using BinaryStep<T>::BinaryStep;
   TORCHACT_INLINE T derivative(T x) const {
+    constexpr Split<T> pi_squared(9.8696044010893586188);
     constexpr T most = is_float<T> ? T(0x1p40) : T(0x1p400), down = is_float<T> ? T(0x1p-64) : T(0x1p-512);
     const bool large = absolute(x) > most;  // its square could overflow, and 1 does not count beside it
     const T factor = large ? down : T(1), inside = x * factor;
-    const T inverse = T(1) / mul_add(T(9.8696044010893586188), inside * inside, large ? T(0) : T(1));
+    const Split<T> square = product(inside, inside);
+    const T rest = mul_add(pi_squared.hi, square.lo, pi_squared.lo * square.hi);
+    const T inverse = T(1) / mul_add(pi_squared.hi, square.hi, large ? rest : T(1) + rest);
     return x == x ? (inverse * factor) * factor : T(0);
   }
 };
@@ -677,10 +725,7 @@ template <class T>
 struct BinaryStepFastSigmoid : BinaryStep<T> {
   static constexpr bool selects = false;
   using BinaryStep<T>::BinaryStep;
-  TORCHACT_INLINE T derivative(T x) const {
-    const T d = T(1) + absolute(x);
-    return x == x ? T(1) / d / d : T(0);
-  }
+  TORCHACT_INLINE T derivative(T x) const { return x == x ? square_of_inverse(absolute(x)) : T(0); }
 };
 
 /// max(0, 1 - |x|)
@@ -708,10 +753,7 @@ template <class T>
 struct LearnableSwish : Smooth {
   TORCHACT_NO_PARAMETERS(LearnableSwish)
   TORCHACT_INLINE static SwishOf<T> of(T x, T beta) { return {x, Split<T>(beta, T(0)), most_of<T, Reach::factor>(beta)}; }
-  TORCHACT_INLINE T value(T x, T beta) const {
-    const SwishOf<T> s = of(x, beta);
-    return times(s.x, s.gate());
-  }
+  TORCHACT_INLINE T value(T x, T beta) const { return swish(x, Split<T>(beta, T(0)), most_of<T, Reach::factor>(beta)); }
   TORCHACT_INLINE Partials<T> partials(T x, T beta) const {
     const T t = at_most(absolute(x), most_of<T, Reach::factor>(beta));
     const Split<T> z = product(absolute(beta), t);
@@ -747,12 +789,12 @@ struct GLU : Smooth {
     return Exponential<T, Reach::factor>(-at_most(absolute(g), most)).scaled();
   }
   TORCHACT_INLINE T value(T v, T g) const {
-    constexpr T most = -kLeast<T, Reach::factor>;
-    return times(v, opened(g < 0, logistic_tail(tail_exponential(g, g < 0 ? most : T(0.4) * most))));
+    return gated(v, T(1), Exponential<T, Reach::divisor>(-clamp(g, kLeast<T, Reach::divisor>, T(40))));
   }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
     const Scaled<T> e = tail_exponential(g, -kLeast<T, Reach::factor>);
-    return {sigmoid_from(g, unscaled(e)), times(v, logistic_slope(e))};
+    const T plain = unscaled(e);
+    return {(g < 0 ? plain : T(1)) / (T(1) + plain), times(v, logistic_slope(e))};
   }
 };
 
@@ -771,10 +813,6 @@ template <class T, template <class, Reach> class Gate>
 struct GatedBy : Smooth {
   using G = Gate<T, Reach::factor>;
   TORCHACT_NO_PARAMETERS(GatedBy)
-  TORCHACT_INLINE T value(T v, T g) const {
-    const T t = magnitude(g, g < 0, G::kMost);
-    return gated_product(v, g < 0 ? -t : g, opened(g < 0, G::tail(t)));
-  }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
     const T t = magnitude(g, g < 0, G::kMost);
     const Left<T> left = G::left(t);
@@ -782,31 +820,55 @@ struct GatedBy : Smooth {
   }
 };
 
-template <class T>
-struct GEGLU : GatedBy<T, NormalGate> {
-  using GatedBy<T, NormalGate>::GatedBy;
+template <class T, template <class, Reach> class Gate>
+struct LogisticGatedBy : GatedBy<T, Gate> {
+  using typename GatedBy<T, Gate>::G;
+  using GatedBy<T, Gate>::GatedBy;
+  TORCHACT_INLINE T value(T v, T g) const {
+    const T inside = at_least(g, -G::kMost);
+    return gated(v, inside, G::odds(at_most(inside, G::kRight)));
+  }
 };
 
 template <class T>
-struct GEGLUTanh : GatedBy<T, TanhGate> {
-  using GatedBy<T, TanhGate>::GatedBy;
+struct GEGLU : GatedBy<T, NormalGate> {
+  using typename GatedBy<T, NormalGate>::G;
+  using GatedBy<T, NormalGate>::GatedBy;
+  // In an order that neither overflows nor rounds to a subnormal number before the end.
+  TORCHACT_INLINE T value(T v, T g) const {
+    const T t = magnitude(g, g < 0, G::kMost), x = g < 0 ? -t : g;
+    const Scaled<T> gate = opened(g < 0, G::tail(t, T(1)));
+    const bool large = t > T(1);
+    return times(large ? v : T(1), Scaled<T>{(large ? x : v * x) * gate.value, gate.before, gate.after});
+  }
+};
+
+template <class T>
+struct GEGLUTanh : LogisticGatedBy<T, TanhGate> {
+  using LogisticGatedBy<T, TanhGate>::LogisticGatedBy;
 };
 
 /// v g σ(g), what SwiGLU is without a limit
 template <class T>
-struct PlainSwiGLU : GatedBy<T, LogisticGate> {
-  using GatedBy<T, LogisticGate>::GatedBy;
+struct PlainSwiGLU : LogisticGatedBy<T, LogisticGate> {
+  using LogisticGatedBy<T, LogisticGate>::LogisticGatedBy;
 };
 
 /// (v + o) g σ(α g), v within ± limit and g at most limit, beyond which derivatives are 0
 template <class T>
 struct SwiGLU : Smooth {
   Swish<T> swish;
-  T limit, offset;
-  TORCHACT_INLINE explicit SwiGLU(const double* p) : swish(p), limit(T(p[1])), offset(T(p[2])) {}
+  T limit, offset, low, high;  // g within low and high, where the gate is not 0
+  TORCHACT_INLINE explicit SwiGLU(const double* p)
+      : swish(p),
+        limit(T(p[1])),
+        offset(T(p[2])),
+        low(p[0] > 0 ? -swish.most : T(-kInfinity)),
+        high(p[0] > 0 ? limit : at_most(swish.most, limit)) {}
   TORCHACT_INLINE T value(T v, T g) const {
-    const SwishOf<T> s = swish.of(at_most(g, limit));
-    return gated_product(clamp(v, -limit, limit) + offset, s.x, s.gate());
+    const T inside = clamp(g, low, high);
+    const Split<T> z = product(swish.beta, clamp(inside, -swish.most, swish.most));
+    return gated(clamp(v, -limit, limit) + offset, inside, Exponential<T, Reach::divisor>(-at_most(z.hi, T(40)), -z.lo));
   }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
     const Partials<T> p = swish.of(at_most(g, limit)).partials(clamp(v, -limit, limit) + offset);

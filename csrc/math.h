@@ -61,8 +61,8 @@ TORCHACT_INLINE double mul_add(double a, double b, double c) {
 template <class T>
 struct Split {
   T hi, lo;
-  TORCHACT_INLINE explicit Split(double x) : hi(T(x)), lo(is_float<T> ? T(x - double(T(x))) : T(0)) {}
-  TORCHACT_INLINE Split(T hi, T lo) : hi(hi), lo(lo) {}
+  TORCHACT_INLINE constexpr explicit Split(double x) : hi(T(x)), lo(is_float<T> ? T(x - double(T(x))) : T(0)) {}
+  TORCHACT_INLINE constexpr Split(T hi, T lo) : hi(hi), lo(lo) {}
 };
 
 // The product of two numbers with all its digits; in float64 without fused multiply-add, with those of hi.
@@ -97,11 +97,26 @@ TORCHACT_INLINE Split<T> sum_of_product(T a, T b, T c) {
   return {hi, mul_add(a, b, -hi) + c};
 }
 
+// a / b, rounded once.
+template <class T>
+TORCHACT_INLINE T quotient(Split<T> a, Split<T> b) {
+  const T inverse = T(1) / b.hi, approximate = a.hi * inverse;
+  const T rest = mul_add(-approximate, b.hi, a.hi) + mul_add(-approximate, b.lo, a.lo);
+  return mul_add(rest, inverse, approximate);
+}
+
 // a - b with the digits of both, but for a rounding of a.hi where b.hi is less than half of it.
 template <class T>
 TORCHACT_INLINE Split<T> difference(Split<T> a, Split<T> b) {
   const T hi = a.hi - b.hi;
   return {hi, (a.hi - (hi + b.hi)) + (a.lo - b.lo)};
+}
+
+// a + b with all digits, for |a| ≥ |b|
+template <class T>
+TORCHACT_INLINE Split<T> sum(T a, T b) {
+  const T hi = a + b;
+  return {hi, (a - hi) + b};
 }
 
 // NaN stays NaN in all of these.
@@ -174,8 +189,13 @@ TORCHACT_INLINE T polynomial(T x, double c, Coefficients... rest) {
 // ---- exponentials
 
 // How small an exponential may become. `normal`: a normal number. `own`: any number, also a subnormal one. `factor`: so
-// small that its product with any number is 0.
-enum class Reach { normal, own, factor };
+// small that its product with any number is 0. And how large: `large`, as the inverse of any number; `divisor`, so large
+// that any number over it is 0.
+enum class Reach { normal, own, factor, large, divisor };
+
+// What large ones are multiplied with, lest they overflow.
+template <class T>
+constexpr T kDown = is_float<T> ? T(0x1p-64) : T(0x1p-128);
 
 // value · before · after, the latter two powers of 2: a number that may be too small for its type, but not with a
 // factor.
@@ -197,7 +217,9 @@ TORCHACT_INLINE T unscaled(Scaled<T> s) {
 
 // The smallest argument within reach: beyond it results are 0.
 template <class T, Reach reach>
-constexpr T kLeast = is_float<T> ? T(reach == Reach::factor ? -200 : -110.5) : T(reach == Reach::factor ? -1470 : -762);
+constexpr T kLeast = reach == Reach::factor || reach == Reach::divisor ? is_float<T> ? T(-200) : T(-1470)
+                     : is_float<T>                                      ? T(-110.5)
+                                                                        : T(-762);
 
 // What multiplies the argument of an exponential, without the rounding that a product would have. ln 2 over it is in
 // two parts, of which the first has so few digits, 13 or 40, that its products with exponents are exact.
@@ -210,9 +232,10 @@ template <class T>
 constexpr Unit<T> kOne = is_float<T> ? Unit<T>{T(1), T(0x1.62ep-1), T(0x1.0bfbe8e7bcd5ep-15)}
                                      : Unit<T>{T(1), T(0x1.62e42fefa4p-1), T(-0x1.8432a1b0e2634p-43)};
 
-// exp(u x) = power · before · after · (1 + q) with |q| < ½, for x = hi + lo and u x from kLeast to 60. In the reach of
-// a factor, before and after are 1 down to exp(-80), in float64 exp(-700).
-template <class T, Reach reach>
+// exp(u x) = power · before · after · (1 + q) with |q| < ½, for x = hi + lo and u x from kLeast to 60, or 762 where it
+// is large. In the reach of a factor, before and after are 1 down to exp(-80), in float64 exp(-700). The error of q is
+// 0.7 · 2^-24 in float32, and half of that with care.
+template <class T, Reach reach, bool careful = false>
 struct Exponential {
   static constexpr int mantissa = is_float<T> ? 23 : 52, bias = is_float<T> ? 127 : 1023;
   T q, power, before = T(1), after = T(1);
@@ -222,44 +245,71 @@ struct Exponential {
     constexpr T round = is_float<T> ? T(12582912.0) : T(6755399441055744.0);
     const T shifted = mul_add(hi, T(1.4426950408889634) * unit.u, round);
     const T n = shifted - round;
-    q = expm1_near_zero((mul_add(n, -unit.ln2_lo, mul_add(n, -unit.ln2_hi, hi)) + lo) * unit.u);
+    if constexpr (careful) {
+      const T a = mul_add(n, -unit.ln2_hi, hi), b = mul_add(n, -unit.ln2_lo, lo) * unit.u, r = mul_add(a, unit.u, b);
+      q = mul_add(a, unit.u, mul_add(r * r, beyond_linear(r), b));
+    } else {
+      const T r = (mul_add(n, -unit.ln2_lo, mul_add(n, -unit.ln2_hi, hi)) + lo) * unit.u;
+      q = mul_add(r * r, beyond_linear(r), r);
+    }
     Bits<T> up = 0;
     if constexpr (reach == Reach::own) {
       up = is_float<T> ? 40 : 128;
       after = is_float<T> ? T(0x1p-40) : T(0x1p-128);
     }
-    if constexpr (reach == Reach::factor) {
-      const bool small = n < (is_float<T> ? T(-115) : T(-1009));
-      up = small ? (is_float<T> ? 166 : 1110) : 0;
-      before = after = small ? (is_float<T> ? T(0x1p-83) : T(0x1p-555)) : T(1);
+    if constexpr (reach == Reach::large) {
+      up = is_float<T> ? -64 : -128;
+      after = kDown<T>;
+    }
+    if constexpr (reach == Reach::factor || reach == Reach::divisor) {
+      const bool extreme = reach == Reach::factor ? n < (is_float<T> ? T(-115) : T(-1009)) : n > T(100);
+      constexpr Bits<T> far = is_float<T> ? 166 : 1110;
+      up = extreme ? (reach == Reach::factor ? far : -far) : 0;
+      before = after = extreme ? (is_float<T> ? T(0x1p-83) : T(0x1p-555)) : T(1);
     }
     const Bits<T> exponent = __builtin_bit_cast(Bits<T>, shifted) << mantissa;
     power = __builtin_bit_cast(T, Bits<T>(exponent + ((up + bias) << mantissa)));
   }
 
-  // exp(r) - 1 for |r| ≤ 0.347; 3.1e-9 of exp(r), 8e-18 in float64.
-  TORCHACT_INLINE static T expm1_near_zero(T r) {
-    T p;
+  // (exp(r) - 1 - r) / r² for |r| ≤ 0.347; an error of 3.1e-9 of exp(r), 8e-18 in float64.
+  TORCHACT_INLINE static T beyond_linear(T r) {
     if constexpr (is_float<T>)
-      p = polynomial(r, 0.499999934377, 0.16666520415, 0.0416683896819, 0.00836874320267, 0.00138145895074);
+      return polynomial(r, 0.499999934377, 0.16666520415, 0.0416683896819, 0.00836874320267, 0.00138145895074);
     else
-      p = polynomial(r, 0.50000000000000103, 0.16666666666666675, 0.04166666666652155, 0.0083333333333221943,
+      return polynomial(r, 0.50000000000000103, 0.16666666666666675, 0.04166666666652155, 0.0083333333333221943,
                      0.0013888888947956777, 0.00019841269886643297, 2.4801487171541588e-5, 2.7557242269395938e-6,
                      2.7632714164654574e-7, 2.5110077272453149e-8);
-    return mul_add(r * r, p, r);
   }
 
   TORCHACT_INLINE Scaled<T> scaled() const { return {mul_add(power, q, power), before, after}; }
-  TORCHACT_INLINE T value() const { return unscaled(scaled()); }
+  TORCHACT_INLINE T value() const {
+    const T two_to_n = (power * before) * after;
+    return mul_add(two_to_n, q, two_to_n);
+  }
+
+  // 1 + exp(u x) times `before` and `after`, of a large one
+  TORCHACT_INLINE T plus_one() const {
+    const T one = reach == Reach::large ? kDown<T> : before * after;
+    using Signed = std::make_signed_t<Bits<T>>;
+    const Signed p = __builtin_bit_cast(Signed, power), o = __builtin_bit_cast(Signed, one);
+    return mul_add(power, q, __builtin_bit_cast(T, p < o ? p : o)) + __builtin_bit_cast(T, p < o ? o : p);
+  }
 
   // exp(u x) · v
   TORCHACT_INLINE Scaled<T> times(T v) const { return {mul_add(q, v, v) * power, before, after}; }
-  TORCHACT_INLINE Scaled<T> times(Split<T> v) const { return {(mul_add(q, v.hi, v.lo) + v.hi) * power, before, after}; }
+  TORCHACT_INLINE Scaled<T> times(Split<T> v) const { return {(mul_add(q, v.hi + v.lo, v.lo) + v.hi) * power, before, after}; }
 
-  // exp(u x) - 1, with all its digits near 0.
-  TORCHACT_INLINE T minus_one() const {
+  // The same times c, of which nothing is lost where `power` is c times a power of 2.
+  TORCHACT_INLINE Exponential operator*(T c) const {
+    Exponential product = *this;
+    product.power *= c;
+    return product;
+  }
+
+  // exp(u x) - c, with all its digits near 0 where `power` is c times a power of 2.
+  TORCHACT_INLINE T minus(T c) const {
     const T two_to_n = (power * before) * after;
-    return mul_add(two_to_n, q, two_to_n - T(1));
+    return mul_add(two_to_n, q, two_to_n - c);
   }
 };
 
@@ -293,8 +343,13 @@ TORCHACT_INLINE T most_of(T beta) {
 
 // exp(x) - 1 for x ≤ 0, with all its digits near 0.
 template <class T>
-TORCHACT_INLINE T expm1_nonpositive(T hi, T lo = T(-0.0)) {
-  return Exponential<T, Reach::normal>(at_least(hi, T(-50)), lo).minus_one();
+TORCHACT_INLINE T expm1_nonpositive(T x) {
+  return Exponential<T, Reach::normal>(at_least(x, T(-50))).minus(T(1));
+}
+
+template <class T>
+TORCHACT_INLINE T expm1_nonpositive(Split<T> x) {
+  return Exponential<T, Reach::normal, true>(at_least(x.hi, T(-50)), x.hi < T(-50) ? T(0) : x.lo).minus(T(1));
 }
 
 // log(1 + e) for 0 ≤ e ≤ 1, as 2 artanh(s) with s = e / (2 + e) ≤ 1/3; 7e-9 and 1e-19. In place of 2 s stands e - e s,
@@ -314,15 +369,15 @@ TORCHACT_INLINE T log1p_unit(T e) {
 
 // ---- S-shaped functions
 
-// σ(x) with e = exp(-|x|), which has all its digits in the left tail.
-template <class T>
-TORCHACT_INLINE T sigmoid_from(T x, T e) {
-  return (x < 0 ? e : T(1)) / (T(1) + e);
+// v / (1 + e) for a large e
+template <class T, Reach reach, bool careful>
+TORCHACT_INLINE Scaled<T> over_plus_one(T v, Exponential<T, reach, careful> e) {
+  return {v / e.plus_one(), e.before, e.after};
 }
 
 template <class T>
 TORCHACT_INLINE T sigmoid(T x) {
-  return sigmoid_from(x, exp_nonpositive(-absolute(x)));
+  return unscaled(over_plus_one(T(1), Exponential<T, Reach::large>(-clamp(x, kLeast<T, Reach::own>, T(40)))));
 }
 
 // tanh(t) = y (1 - lost) for t ≥ 0: y is -m / d with m = exp(-2t) - 1 and d = 2 + m, and d has lost some digits. 1 / d
@@ -333,10 +388,9 @@ struct HyperbolicTangent {
   TORCHACT_INLINE explicit HyperbolicTangent(T t) {
     const T m = expm1_nonpositive(T(-2) * t), d = T(2) + m;
     y = -m / d;
-    lost = (m - (d - T(2))) * mul_add(T(0.5), y, T(0.5));
+    lost = mul_add(y, m - (d - T(2)), mul_add(y, d, m)) * mul_add(T(0.5), y, T(0.5));
   }
-  TORCHACT_INLINE T value() const { return mul_add(-y, lost, y); }
-  TORCHACT_INLINE T square() const { return mul_add(T(-2) * (y * y), lost, y * y); }
+  TORCHACT_INLINE T value() const { return y - lost; }
 };
 
 template <class T>

@@ -1,7 +1,6 @@
 """The one place that chooses the kernels of each activation: the fastest of those that are accurate.
 
-Accurate means, on the CPU and in every dtype: values at most one unit in the last place from the float64 reference in
-bfloat16 and float16, at most four in float32, and the same for derivatives where the input is saved.
+Accurate means, on the CPU and in every dtype, what docs/accuracy.md promises.
 
 A forward kernel takes (input, *parameters); a backward kernel takes (grad_output, saved, *parameters), where ``saved``
 is the tensor that the catalogue names in ``saves``. Of two operands a forward kernel takes (first, second,
