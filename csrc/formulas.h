@@ -325,7 +325,7 @@ struct NormalGate {
     const Exponential<T, reach> e = bell<T, reach>(t);
     const Ratio<T> gate = mills_ratio(t), derivative = mills_slope(t);
     const Split<T> p = product(root.hi - t, derivative.numerator);
-    const Split<T> numerator{p.hi, mul_add(root.lo, derivative.numerator, p.lo)};
+    const Split<T> numerator{mul_add(root.lo, derivative.numerator, p.hi), p.lo};
     return {divided(e.times(gate.numerator), gate.denominator), divided(e.times(numerator), derivative.denominator)};
   }
 };
@@ -524,10 +524,8 @@ template <class T>
 struct Hardswish : Smooth {
   TORCHACT_NO_PARAMETERS(Hardswish)
   TORCHACT_INLINE T value(T x) const {
-    constexpr Split<T> sixth(1.0 / 6);
-    const T sum = clamp(x + T(3), T(0), T(6)), inside = at_least(x, T(-3));  // -∞ · 0 would be NaN
-    const Split<T> gate = product(sixth, sum);                               // 6 T(1/6) rounds to 1
-    return mul_add(inside, gate.hi, inside * gate.lo);
+    const T gate = clamp(x + T(3), T(0), T(6)) / T(6);
+    return at_least(x, T(-3)) * gate;  // -∞ · 0 would be NaN
   }
   TORCHACT_INLINE T derivative(T x) const {
     const T inside = (T(2) * x + T(3)) * T(1.0 / 6);

@@ -11,6 +11,12 @@ enum class Type { float32, float64, bfloat16, float16, count };
 
 inline int size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 
+inline double smallest_normal(Type type) {
+  return type == Type::float64 ? 0x1p-1022 : type == Type::float16 ? 0x1p-14 : 0x1p-126;
+}
+
+constexpr int kBins = 64;  // of exponents, four each, of those that float32 has
+
 constexpr int kMostDimensions = 64;
 constexpr int kMostOperands = 5;  // grad_output, two operands and their gradients
 

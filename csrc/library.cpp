@@ -222,13 +222,23 @@ cpu::Statistics reduced(const Tensor& input, const cpu::Intervals& intervals, cp
   return std::move(cpu::statistics({&only, 1}, intervals, counted)[0]);
 }
 
-void check_sums(const Tensor& sums, int64_t count, int64_t otherwise) {
-  STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && sums.is_cpu() && sums.is_contiguous() &&
-                      (sums.numel() == count || sums.numel() == otherwise),
-                  "sums: expected ", count, " or ", otherwise, " float64 numbers on the CPU, got ", sums.numel());
+bool is_beside(const Tensor& tensor, const Tensor& other) {
+  return tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index();
 }
 
-constexpr int kSums = 6, kMoments = kSums + 1, kBinned = kMoments + cpu::kBins;
+void check_sums(const Tensor& sums, const Tensor& input, int64_t count, int64_t otherwise) {
+  STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && is_beside(sums, input) && sums.is_contiguous() &&
+                      (sums.numel() == count || sums.numel() == otherwise),
+                  "sums: expected ", count, otherwise == count ? "" : " or " + std::to_string(otherwise),
+                  " float64 numbers on the input's device, got ", sums.numel());
+}
+
+void check_sums_of_each(const Tensor& sums, const std::vector<Tensor>& inputs, int64_t count) {
+  const int64_t expected = count * int64_t(inputs.size());
+  for (const Tensor& input : inputs) check_sums(sums, input, expected, expected);
+}
+
+constexpr int kSums = 6, kMoments = kSums + 1, kBinned = kMoments + kBins;
 
 std::array<double, kSums> sums_of(const Tensor& input, const cpu::Moments& m) {
   return {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal)};
@@ -264,7 +274,7 @@ void merge(double*& out, const Tensor& input, const cpu::Statistics& s) {
 
 // Merges the statistics of a tensor into `sums`, which have bins of exponents or have none.
 void add_statistics(Tensor sums, const Tensor& input) {
-  check_sums(sums, kMoments, kBinned);
+  check_sums(sums, input, kMoments, kBinned);
   const cpu::Counted counted = sums.numel() == kBinned ? cpu::Counted::bins : cpu::Counted::moments;
   double* out = sums.mutable_data_ptr<double>();
   merge(out, input, reduced(input, {}, counted));
@@ -279,8 +289,7 @@ std::vector<cpu::Statistics> reduced(const std::vector<Tensor>& inputs, const cp
 
 // The same of several tensors; the sums lie one behind the other, and have no exponents.
 void add_statistics_of_each(Tensor sums, std::vector<Tensor> inputs) {
-  const int64_t count = kMoments * int64_t(inputs.size());
-  check_sums(sums, count, count);
+  check_sums_of_each(sums, inputs, kMoments);
   double* out = sums.mutable_data_ptr<double>();
   std::size_t i = 0;
   for (const cpu::Statistics& s : reduced(inputs, {}, cpu::Counted::moments)) merge(out, inputs[i++], s);
@@ -293,34 +302,83 @@ void count(double*& out, const Tensor& input, const cpu::Statistics& s) {
 
 // Adds to `sums` how many entries there are, and how many of them lie in the intervals.
 void add_within(Tensor sums, const Tensor& input, const Tensor& intervals) {
-  check_sums(sums, 2, 2);
+  check_sums(sums, input, 2, 2);
   double* out = sums.mutable_data_ptr<double>();
   count(out, input, reduced(input, intervals_of(intervals), cpu::Counted::within));
 }
 
 // The same of several tensors.
 void add_within_of_each(Tensor sums, std::vector<Tensor> inputs, const Tensor& intervals) {
-  const int64_t expected = 2 * int64_t(inputs.size());
-  check_sums(sums, expected, expected);
+  check_sums_of_each(sums, inputs, 2);
   double* out = sums.mutable_data_ptr<double>();
   std::size_t i = 0;
   for (const cpu::Statistics& s : reduced(inputs, intervals_of(intervals), cpu::Counted::within)) count(out, inputs[i++], s);
 }
 
-// Raises the largest magnitudes of the units along a dimension to those of their entries.
-void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
+// A tensor of which a dimension has units: `outer` times `units` times `inner` entries.
+struct Units {
+  int64_t outer = 1, units, inner = 1;
+};
+
+Units units_of(const Tensor& largest, const Tensor& input, int64_t dim) {
   check_contiguous("input", input);
   STD_TORCH_CHECK(0 <= dim && dim < input.dim(), "dim: expected a dimension of the input, which has ", input.dim(),
                   ", got ", dim);
-  STD_TORCH_CHECK(largest.scalar_type() == ScalarType::Float && largest.is_cpu() && largest.is_contiguous() &&
+  STD_TORCH_CHECK(largest.scalar_type() == ScalarType::Float && is_beside(largest, input) && largest.is_contiguous() &&
                       largest.numel() == input.size(dim),
-                  "largest: expected as many float32 numbers on the CPU as the dimension has entries");
-  int64_t outer = 1, inner = 1;
-  for (int64_t d = 0; d < dim; ++d) outer *= input.size(d);
-  for (int64_t d = dim + 1; d < input.dim(); ++d) inner *= input.size(d);
-  cpu::largest_of_units(input.const_data_ptr(), input.scalar_type(), outer, input.size(dim), inner,
+                  "largest: expected as many float32 numbers on the input's device as the dimension has entries");
+  Units u;
+  u.units = input.size(dim);
+  for (int64_t d = 0; d < dim; ++d) u.outer *= input.size(d);
+  for (int64_t d = dim + 1; d < input.dim(); ++d) u.inner *= input.size(d);
+  return u;
+}
+
+// Raises the largest magnitudes of the units along a dimension to those of their entries.
+void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
+  const Units u = units_of(largest, input, dim);
+  cpu::largest_of_units(input.const_data_ptr(), input.scalar_type(), u.outer, u.units, u.inner,
                         largest.mutable_data_ptr<float>());
 }
+
+#ifdef TORCHACT_CUDA
+namespace on_cuda {
+
+void add_statistics(Tensor sums, const Tensor& input) {
+  check_sums(sums, input, kMoments, kBinned);
+  const bool binned = sums.numel() == kBinned;
+  cuda::add_statistics(operands({&input}), input.scalar_type(), binned, sums.mutable_data_ptr<double>());
+}
+
+void add_statistics_of_each(Tensor sums, std::vector<Tensor> inputs) {
+  check_sums_of_each(sums, inputs, kMoments);
+  double* out = sums.mutable_data_ptr<double>();
+  for (const Tensor& input : inputs) {
+    cuda::add_statistics(operands({&input}), input.scalar_type(), false, out);
+    out += kMoments;
+  }
+}
+
+void add_within_of_each(Tensor sums, std::vector<Tensor> inputs, const Tensor& intervals) {
+  check_sums_of_each(sums, inputs, 2);
+  double* out = sums.mutable_data_ptr<double>();
+  for (const Tensor& input : inputs) {
+    cuda::add_within(operands({&input}), input.scalar_type(), intervals_of(intervals), out);
+    out += 2;
+  }
+}
+
+void add_within(Tensor sums, const Tensor& input, const Tensor& intervals) {
+  add_within_of_each(sums, {input}, intervals);
+}
+
+void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
+  const Units u = units_of(largest, input, dim);
+  cuda::add_largest_of_units(input, u.outer, u.units, u.inner, largest.mutable_data_ptr<float>());
+}
+
+}  // namespace on_cuda
+#endif
 
 std::string instruction_set() { return cpu::instruction_set(); }
 
@@ -394,7 +452,14 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
 }
 
 #ifdef TORCHACT_CUDA
-STABLE_TORCH_LIBRARY_IMPL(torchact, CUDA, m) { torchact::implement<torchact::cuda::run>(m); }
+STABLE_TORCH_LIBRARY_IMPL(torchact, CUDA, m) {
+  torchact::implement<torchact::cuda::run>(m);
+  m.impl("add_statistics", TORCH_BOX(&torchact::on_cuda::add_statistics));
+  m.impl("add_statistics_of_each", TORCH_BOX(&torchact::on_cuda::add_statistics_of_each));
+  m.impl("add_within", TORCH_BOX(&torchact::on_cuda::add_within));
+  m.impl("add_within_of_each", TORCH_BOX(&torchact::on_cuda::add_within_of_each));
+  m.impl("add_largest_of_units", TORCH_BOX(&torchact::on_cuda::add_largest_of_units));
+}
 #endif
 
 STABLE_TORCH_LIBRARY_IMPL(torchact, CompositeExplicitAutograd, m) {

@@ -297,7 +297,7 @@ struct Exponential {
 
   // exp(u x) · v
   TORCHACT_INLINE Scaled<T> times(T v) const { return {mul_add(q, v, v) * power, before, after}; }
-  TORCHACT_INLINE Scaled<T> times(Split<T> v) const { return {(mul_add(q, v.hi + v.lo, v.lo) + v.hi) * power, before, after}; }
+  TORCHACT_INLINE Scaled<T> times(Split<T> v) const { return {(mul_add(q, v.hi, v.lo) + v.hi) * power, before, after}; }
 
   // The same times c, of which nothing is lost where `power` is c times a power of 2.
   TORCHACT_INLINE Exponential operator*(T c) const {

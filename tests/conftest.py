@@ -21,6 +21,8 @@ GATED = {key for key, activation in CATALOGUE.items() if activation.kind == "gat
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
+needs_kernels = pytest.mark.skipif(not kernels.status().loaded, reason=str(kernels.status()))
+
 #: Parameters to test besides the usual ones. A tensor is a learnable parameter; it takes the input's dtype.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "hardtanh": [{"min_val": -0.7, "max_val": 1.5}],

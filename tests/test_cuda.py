@@ -14,11 +14,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.conftest import DTYPES, assert_within_ulp
+from tests.conftest import DTYPES, assert_within_ulp, extremes, needs_kernels
+from torchact import kernels
 from torchact.kernels.extension import STATUS, operator_names
 
 ROOT = Path(__file__).parent.parent
 EMULATION = Path(__file__).parent / "cuda_emulation"
+KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 CXX = shutil.which("g++")
 
 #: What the operators' arguments that are numbers are given: numbers that every type has.
@@ -60,6 +62,10 @@ def ulps(dtype):
 # ---- the source, emulated: threads run one after the other
 
 
+def _as_argument(argument):
+    return ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, torch.Tensor) else argument
+
+
 class Emulated:
     """The library of the kernels' source under stand-in headers."""
 
@@ -69,6 +75,20 @@ class Emulated:
         self._library = ctypes.CDLL(str(library))
         self._library.run.restype = ctypes.c_char_p
         self._library.divide.restype = ctypes.c_int64
+
+    def reduce(self, name, x, *others):
+        """Run a kernel that merges statistics of a tensor, given what it takes after the tensor."""
+        lies = len(x.shape), (ctypes.c_int64 * x.dim())(*x.shape), (ctypes.c_int64 * x.dim())(*x.stride())
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_char_p
+        error = function(self.TYPES.index(x.dtype), *lies, ctypes.c_void_p(x.data_ptr()), *map(_as_argument, others))
+        assert error is None, error
+
+    def add_largest_of_units(self, x, outer, units, inner, largest):
+        numbers = map(ctypes.c_int64, (outer, units, inner))
+        self._library.add_largest_of_units.restype = ctypes.c_char_p
+        arguments = self.TYPES.index(x.dtype), ctypes.c_void_p(x.data_ptr()), *numbers, _as_argument(largest)
+        assert self._library.add_largest_of_units(*arguments) is None
 
     def divide(self, n, d):
         return self._library.divide(ctypes.c_int64(n), ctypes.c_int64(d))
@@ -104,7 +124,8 @@ def emulated(tmp_path_factory):
         pytest.skip("there is no g++")
     library = tmp_path_factory.mktemp("emulated") / "cuda.so"
     flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
-    command = [CXX, *flags, f"-I{EMULATION}", str(EMULATION / "emulated.cpp"), "-o", str(library)]
+    kernels = [argument for source in KERNELS for argument in ("-x", "c++", str(source))]
+    command = [CXX, *flags, f"-I{EMULATION}", str(EMULATION / "emulated.cpp"), *kernels, "-o", str(library)]
     compiled = subprocess.run(command, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr[-10000:]
     return Emulated(library)
@@ -230,6 +251,76 @@ def test_division_by_multiplication_is_exact(emulated):
         dividends = [0, d - 1, d, 2**63 - 1, (2**63 - 1) // d * d, max((2**63 - 1) // d * d - 1, 0)]
         for n in dividends + [numbers.randrange(2**63) for _ in range(20)]:
             assert emulated.divide(n, d) == n // d
+
+
+# ---- statistics
+
+
+def extremes_and_noise(layout, dtype):
+    """Return a tensor that begins with the ends of the range, infinities among them."""
+    x = LAYOUTS[layout](dtype, 0)
+    numbers = extremes(dtype).flatten()
+    numbers = torch.cat([numbers[~numbers.isnan()], noise((x.numel(),), dtype, 2)])
+    return x.copy_(numbers[: x.numel()].view(x.shape))
+
+
+INTERVALS = torch.tensor([[-math.inf, -0.25, 1.0], [-1.0, 0.375, math.inf]], dtype=torch.float64)
+REDUCED = [name for name in LAYOUTS if name not in ("images and channels", "tensor and number", "number and tensor")]
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", REDUCED)
+def test_statistics_are_those_of_the_cpu(emulated, layout, dtype):
+    x = extremes_and_noise(layout, dtype)
+    for size in (7, 7 + kernels.BINS):
+        expected = noise((size,), torch.float64, 1).abs()  # what there was before is kept
+        actual = expected.clone()
+        kernels.add_statistics(expected, x)
+        emulated.reduce("add_statistics", x, size > 7, actual)
+        torch.testing.assert_close(actual, expected, rtol=1e-13, atol=0, equal_nan=True)
+
+
+@needs_kernels
+def test_blocks_go_on_where_a_tensor_is_larger_than_all_of_them(emulated):
+    x = noise((1024 * 256 + 300, 2), torch.bfloat16)[:, 0]
+    expected, actual = torch.zeros(2, 7, dtype=torch.float64)
+    kernels.add_statistics(expected, x)
+    emulated.reduce("add_statistics", x, False, actual)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
+
+
+@needs_kernels
+def test_the_largest_magnitude_is_nan_where_there_is_one(emulated, dtype):
+    x = noise((513,), dtype)
+    x[500] = -math.nan
+    sums = torch.zeros(7, dtype=torch.float64)
+    emulated.reduce("add_statistics", x, False, sums)
+    assert sums[4] == 1
+    assert sums[-1].isnan()
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", REDUCED)
+def test_what_lies_within_intervals_is_counted_as_on_the_cpu(emulated, layout, dtype):
+    x = extremes_and_noise(layout, dtype)
+    expected, actual = torch.ones(2, 2, dtype=torch.float64)
+    kernels.add_within(expected, x, INTERVALS)
+    emulated.reduce("add_within", x, INTERVALS.shape[1], *INTERVALS, actual)
+    assert actual.tolist() == expected.tolist()
+    assert x.numel() == 1 or 1 < actual[1] < actual[0]
+
+
+@needs_kernels
+@pytest.mark.parametrize(("shape", "dim"), [((37, 101), 1), ((3, 5, 8, 8), 1), ((7,), 0), ((513, 1), 0)])
+def test_largest_of_units_are_those_of_the_cpu(emulated, shape, dim, dtype):
+    x = noise(shape, dtype)
+    x.view(-1)[3] = math.nan
+    expected = noise((shape[dim],), torch.float32, 1).abs()
+    actual = expected.clone()
+    kernels.add_largest_of_units(expected, x, dim)
+    emulated.add_largest_of_units(x, math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]), actual)
+    assert actual.tolist() == expected.tolist()
+    assert not actual.isnan().any()
 
 
 def reserved(elements):

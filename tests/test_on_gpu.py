@@ -6,8 +6,24 @@ import pytest
 import torch
 from torch.nn import functional
 
+import torchact
 from tests.conftest import assert_same
-from tests.test_cuda import FUNCTIONS, LAYOUTS, NAMES, PAIRS, arguments, assert_close, gradients, noise, results, ulps
+from tests.test_cuda import (
+    FUNCTIONS,
+    INTERVALS,
+    LAYOUTS,
+    NAMES,
+    PAIRS,
+    REDUCED,
+    arguments,
+    assert_close,
+    extremes_and_noise,
+    gradients,
+    noise,
+    results,
+    ulps,
+)
+from torchact import kernels
 from torchact.kernels.extension import STATUS
 
 if not (STATUS.cuda and torch.cuda.is_available()):
@@ -45,6 +61,56 @@ def test_no_number_gives_what_it_does_not_give_on_the_cpu(name):
         for result, reference in zip(actual, results(name, tensors, others), strict=True):
             assert_same(result.cpu().isnan(), reference.isnan())
             assert_same(result.cpu().isinf(), reference.isinf())
+
+
+@pytest.mark.parametrize("layout", REDUCED)
+def test_statistics_are_those_of_the_cpu(layout, dtype):
+    x = extremes_and_noise(layout, dtype)
+    for size in (7, 7 + kernels.BINS):
+        expected = torch.ones(size, dtype=torch.float64)
+        actual = expected.cuda()
+        kernels.add_statistics(expected, x)
+        kernels.add_statistics(actual, moved(x))
+        torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=0, equal_nan=True)
+    within, within_there = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64, device="cuda")
+    kernels.add_within(within, x, INTERVALS)
+    kernels.add_within(within_there, moved(x), INTERVALS)
+    assert_same(within_there.cpu(), within)
+
+
+def test_statistics_of_much_are_those_of_the_cpu(dtype):
+    x = noise((2**24 + 5,), dtype)
+    expected = torch.zeros(1, 7, dtype=torch.float64)
+    actual = torch.zeros(2, 7, dtype=torch.float64, device="cuda")
+    kernels.add_statistics_of_each(expected, [x])
+    kernels.add_statistics_of_each(actual, [x.cuda(), x.cuda()])
+    torch.testing.assert_close(actual.cpu(), expected.expand(2, 7), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((37, 101), 1), ((3, 5, 8, 8), 1), ((100_003, 2), 0), ((64, 512, 56), 1)])
+def test_largest_of_units_are_those_of_the_cpu(shape, dim, dtype):
+    x = noise(shape, dtype)
+    x.view(-1)[3] = math.nan
+    expected, actual = torch.zeros(shape[dim]), torch.zeros(shape[dim], device="cuda")
+    kernels.add_largest_of_units(expected, x, dim)
+    kernels.add_largest_of_units(actual, x.cuda(), dim)
+    assert_same(actual.cpu(), expected)
+
+
+def test_a_monitor_reads_on_a_gpu_what_it_reads_on_the_cpu():
+    readings = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(32, 64), torchact.Tanh(), torch.nn.Linear(64, 3)).to(device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with torchact.GradientMonitor(model, optimizer, every=1) as monitor:
+            model(noise((16, 32), torch.float32).to(device)).square().mean().backward()
+            optimizer.step()
+            readings.append(monitor.history[-1])
+    for ours, theirs in zip(readings[0].layers, readings[1].layers, strict=True):
+        assert ours.gradient.norm == pytest.approx(theirs.gradient.norm, rel=1e-4)
+        assert ours.output.count == theirs.output.count
+        assert ours.saturated_fraction == theirs.saturated_fraction
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -47,7 +47,6 @@ struct StatisticsContext {
 };
 
 constexpr int kExponents = 2048;  // as many as float64 has; the other types have 256
-constexpr int kBins = 64;         // of four exponents each, of those that float32 has
 
 // Numbers that lie side by side: `outer` times `units` times `inner` of them; of the units, those from `begin` to `end`.
 struct UnitsContext {

@@ -33,7 +33,6 @@ const Kernels& kernels() {
   return chosen;
 }
 
-double smallest_normal(Type type) { return type == Type::float64 ? 0x1p-1022 : type == Type::float16 ? 0x1p-14 : 0x1p-126; }
 
 template <class T>
 void gather(const char* from, int64_t stride, int count, void* to) {

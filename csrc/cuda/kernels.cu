@@ -135,26 +135,8 @@ constexpr Directions kPair[] = {TORCHACT_PAIRS(TORCHACT_OF_TWO)};
 #undef TORCHACT_OF_ONE
 #undef TORCHACT_OF_TWO
 
-// Moves all operands to the next index of a dimension.
-void advance(Operands& o, const Geometry& geometry, int dimension, int size) {
-  for (int i = 0; i < o.inputs; ++i)
-    o.input[i] = static_cast<const char*>(o.input[i]) + geometry.strides[i][dimension] * size;
-  for (int i = 0; i < o.outputs; ++i)
-    o.output[i] = static_cast<char*>(o.output[i]) + geometry.strides[o.inputs + i][dimension] * size;
-}
-
-// Tensors of more dimensions than a kernel goes through are computed slice by slice.
-cudaError_t start(const Starts& starts, Operands o, Geometry geometry, Type type, const double* parameters,
+cudaError_t start(const Starts& starts, const Operands& o, const Geometry& geometry, Type type, const double* parameters,
                   cudaStream_t stream) {
-  if (geometry.dimensions > kMostLoops) {
-    const int outermost = --geometry.dimensions;
-    cudaError_t error = cudaSuccess;
-    for (int64_t i = 0; i < geometry.sizes[outermost] && error == cudaSuccess; ++i) {
-      error = start(starts, o, geometry, type, parameters, stream);
-      advance(o, geometry, outermost, size_of(type));
-    }
-    return error;
-  }
   const Start& kernel = has_vectors(geometry, o, size_of(type)) ? starts.vectors : starts.elements;
   Task task{Layout(geometry, o.inputs + o.outputs, kernel.elements), type};
   std::copy_n(o.input, o.inputs, task.input);
@@ -173,8 +155,10 @@ cudaError_t start(const Starts& starts, Operands o, Geometry geometry, Type type
 const char* launch(const Kernel& kernel, Type type, const Operands& operands, const double* parameters, void* stream) {
   const Directions& directions = kernel.of_two ? kPair[kernel.formula] : kElementwise[kernel.formula];
   const Starts& starts = (kernel.backward ? directions.backward : directions.forward)[type == Type::float64];
-  const cudaError_t error = start(starts, operands, coalesced(operands.geometry, operands.inputs + operands.outputs),
-                                  type, parameters, static_cast<cudaStream_t>(stream));
+  const Geometry geometry = coalesced(operands.geometry, operands.inputs + operands.outputs);
+  const cudaError_t error = each_slice(operands, geometry, size_of(type), [&](const Operands& slice, const Geometry& g) {
+    return start(starts, slice, g, type, parameters, static_cast<cudaStream_t>(stream));
+  });
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 

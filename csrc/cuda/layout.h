@@ -93,6 +93,27 @@ inline bool has_vectors(const Geometry& g, const Operands& o, int element_size) 
   return true;
 }
 
+// Moves all operands to the next index of a dimension.
+inline void advance(Operands& o, const Geometry& geometry, int dimension, int element_size) {
+  for (int i = 0; i < o.inputs; ++i)
+    o.input[i] = static_cast<const char*>(o.input[i]) + geometry.strides[i][dimension] * element_size;
+  for (int i = 0; i < o.outputs; ++i)
+    o.output[i] = static_cast<char*>(o.output[i]) + geometry.strides[o.inputs + i][dimension] * element_size;
+}
+
+// Calls `start` with slices of no more dimensions than a kernel goes through, until one has an error.
+template <class Start>
+auto each_slice(Operands o, Geometry geometry, int element_size, Start start) {
+  if (geometry.dimensions <= kMostLoops) return start(o, geometry);
+  const int outermost = --geometry.dimensions;
+  decltype(start(o, geometry)) error{};
+  for (int64_t i = 0; i < geometry.sizes[outermost] && !error; ++i) {
+    error = each_slice(o, geometry, element_size, start);
+    advance(o, geometry, outermost, element_size);
+  }
+  return error;
+}
+
 // How many blocks it takes if each computes `each` parts.
 inline int64_t block_count(int64_t parts, int64_t each) { return parts / each + (parts % each != 0); }
 

@@ -1,7 +1,12 @@
 // The kernels for CUDA as a library of C functions that run on the CPU: the very same source, under stand-in headers.
-#include "../../csrc/cuda/kernels.cu"
+#include "../../csrc/cuda/kernels.h"
 
+#include <algorithm>
 #include <string_view>
+
+#include "cuda_runtime.h"
+
+#include "../../csrc/cuda/layout.h"
 
 using namespace torchact;
 
@@ -10,6 +15,23 @@ namespace {
 int index_of(std::string_view name, std::initializer_list<std::string_view> names) {
   const auto found = std::find(names.begin(), names.end(), name);
   return found == names.end() ? -1 : int(found - names.begin());
+}
+
+// One tensor.
+Operands operand(int dimensions, const int64_t* sizes, const int64_t* strides, const void* data) {
+  Operands o;
+  o.inputs = 1;
+  o.geometry.dimensions = dimensions;
+  std::copy_n(sizes, dimensions, o.geometry.sizes);
+  std::copy_n(strides, dimensions, o.geometry.strides[0]);
+  o.input[0] = data;
+  return o;
+}
+
+// Begins an emulation of kernels whose threads wait for each other.
+void begin_together() {
+  emulation = {};
+  emulation.together = true;
 }
 
 }  // namespace
@@ -42,3 +64,26 @@ extern "C" const char* run(const char* name, bool backward, int type, int inputs
 }
 
 extern "C" int64_t divide(int64_t n, int64_t d) { return cuda::Divisor(d).divide(n); }
+
+// Merge statistics of a tensor, as csrc/cuda/kernels.h says; they return null, or what went wrong.
+extern "C" const char* add_statistics(int type, int dimensions, const int64_t* sizes, const int64_t* strides,
+                                      const void* data, bool binned, double* sums) {
+  begin_together();
+  return cuda::add_statistics(operand(dimensions, sizes, strides, data), Type(type), binned, sums, nullptr);
+}
+
+extern "C" const char* add_within(int type, int dimensions, const int64_t* sizes, const int64_t* strides,
+                                  const void* data, int count, const double* low, const double* high, double* sums) {
+  begin_together();
+  cuda::Intervals intervals;
+  intervals.count = count;
+  std::copy_n(low, count, intervals.low);
+  std::copy_n(high, count, intervals.high);
+  return cuda::add_within(operand(dimensions, sizes, strides, data), Type(type), intervals, sums, nullptr);
+}
+
+extern "C" const char* add_largest_of_units(int type, const void* data, int64_t outer, int64_t units, int64_t inner,
+                                            float* largest) {
+  emulation = {};
+  return cuda::add_largest_of_units(data, Type(type), outer, units, inner, largest, nullptr);
+}

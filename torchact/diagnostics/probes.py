@@ -172,7 +172,13 @@ class Probe:
 
     def _is_quick(self, tensor: Any) -> bool:
         """Whether the compiled kernels take this as it is: nearly always, and each other look at it would take time."""
-        return type(tensor) is Tensor and not _is_compiling() and self.is_on_host and kernels.is_one_pass(tensor)
+        return (
+            type(tensor) is Tensor
+            and not _is_compiling()
+            and self.is_on_host
+            and tensor.is_cpu
+            and kernels.is_one_pass(tensor)
+        )
 
     def _record(self, output: Tensor, quick: bool) -> None:
         self.shape = output.shape[1:]

@@ -117,7 +117,8 @@ def add_within(sums: Tensor, tensors: Sequence[Tensor], intervals: Tensor) -> No
         intervals: float64 numbers of shape (2, n) on the CPU: the lower ends of intervals that do not overlap, and
             their upper ends, both included.
     """
-    if not _is_compiling() and sums.is_cpu and all(map(kernels.is_one_pass, tensors)):
+    few = sums.is_cpu or intervals.shape[1] <= kernels.MOST_INTERVALS
+    if few and not _is_compiling() and _are_one_pass(tensors, sums.device):
         kernels.add_within_of_each(sums, tensors, intervals)
         return
     limits = intervals.t().tolist()
@@ -136,7 +137,7 @@ def reduce_tensor(tensor: Tensor, *, binned: bool = False) -> Tensor:
     """
     size = BINNED if binned else SIZE
     if not _is_compiling() and kernels.is_one_pass(tensor):
-        sums = torch.zeros(size, dtype=torch.float64, device="cpu")
+        sums = torch.zeros(size, dtype=torch.float64, device=tensor.device)
         kernels.add_statistics(sums, tensor)
         return sums
     if tensor.is_sparse:
@@ -168,13 +169,21 @@ def reduce_tensor(tensor: Tensor, *, binned: bool = False) -> Tensor:
     return torch.cat([*vector, torch.maximum(largest, -smallest).double().reshape(1)])
 
 
+def _are_one_pass(tensors: Sequence[Tensor], device: torch.device) -> bool:
+    """Whether compiled kernels reduce these tensors, all on this device."""
+    return all(map(kernels.is_one_pass, tensors)) and (
+        device.type == "cpu" or all(tensor.device == device for tensor in tensors)
+    )
+
+
 def reduce_each(tensors: Sequence[Tensor]) -> Tensor:
     """Return the statistics of each tensor as a row of float64 numbers, as :func:`reduce_tensor` does."""
-    if all(map(kernels.is_one_pass, tensors)):
-        rows = torch.zeros(len(tensors), SIZE, dtype=torch.float64, device="cpu")
+    device = tensors[0].device if tensors else torch.device("cpu")
+    if _are_one_pass(tensors, device):
+        rows = torch.zeros(len(tensors), SIZE, dtype=torch.float64, device=device)
         kernels.add_statistics_of_each(rows, tensors)
         return rows
-    return torch.stack([reduce_tensor(tensor.detach()).to(tensors[0].device) for tensor in tensors])
+    return torch.stack([reduce_tensor(tensor.detach()).to(device) for tensor in tensors])
 
 
 def _count_exponents(values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torchact.kernels.extension import Status, status
 from torchact.kernels.reference import Kernels, rounded_once
 from torchact.kernels.statistics import (
     BINS,
+    MOST_INTERVALS,
     NO_INTERVALS,
     add_largest_of_units,
     add_statistics,
@@ -30,6 +31,7 @@ from torchact.kernels.statistics import (
 __all__ = [
     "BINS",
     "KERNELS",
+    "MOST_INTERVALS",
     "NO_INTERVALS",
     "PACKED_KERNELS",
     "PAIR_KERNELS",

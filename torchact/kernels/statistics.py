@@ -35,9 +35,12 @@ _add_within_of_each = _operator("add_within_of_each")
 _add_largest_of_units = _operator("add_largest_of_units")
 
 
+MOST_INTERVALS = 8  #: that a kernel for CUDA takes
+
+
 def is_one_pass(tensor: Tensor) -> bool:
-    """Whether :func:`statistics` takes this tensor: there are compiled kernels, and they take its device and dtype."""
-    return STATUS.loaded and tensor.is_cpu and tensor.dtype in FLOATING and is_served(tensor)
+    """Whether compiled kernels reduce this tensor: there are some, and they take its device and dtype."""
+    return STATUS.loaded and tensor.dtype in FLOATING and is_served(tensor)
 
 
 def statistics(tensor: Tensor, intervals: Tensor = NO_INTERVALS, exponents: bool = False) -> Tensor:
@@ -56,9 +59,9 @@ def statistics(tensor: Tensor, intervals: Tensor = NO_INTERVALS, exponents: bool
         where one is NaN.
 
     Raises:
-        RuntimeError: :func:`is_one_pass` is false for the tensor.
+        RuntimeError: :func:`is_one_pass` is false for the tensor, or it is not on the CPU.
     """
-    if not is_one_pass(tensor):
+    if not (tensor.is_cpu and is_one_pass(tensor)):
         raise RuntimeError(f"tensor: no compiled kernel reduces {tensor.dtype} on {tensor.device}; {STATUS}")
     return _statistics(tensor, intervals, exponents)
 
@@ -67,9 +70,9 @@ def add_statistics(sums: Tensor, tensor: Tensor) -> None:
     """Merge a tensor's statistics into sums, in one pass and in place.
 
     Args:
-        sums: float64, what :func:`statistics` returns without intervals and exponents, 7 numbers; or with ``BINS``
-            counts of exponents before the last, 71.
-        tensor: as for :func:`statistics`.
+        sums: float64 on the tensor's device, what :func:`statistics` returns without intervals and exponents, 7
+            numbers; or with ``BINS`` counts of exponents before the last, 71.
+        tensor: any shape and strides, of a floating-point dtype, on the CPU or a GPU.
 
     Raises:
         RuntimeError: :func:`is_one_pass` is false for the tensor, or ``sums`` is not as it should be.
@@ -82,7 +85,7 @@ def add_statistics_of_each(sums: Tensor, tensors: Sequence[Tensor]) -> None:
 
     Args:
         sums: float64, 7 numbers for each tensor.
-        tensors: as for :func:`add_statistics`; they may differ in shape and dtype.
+        tensors: as for :func:`add_statistics`, on one device; they may differ in shape and dtype.
 
     Raises:
         RuntimeError: :func:`is_one_pass` is false for one of them, or ``sums`` is not as it should be.
@@ -94,9 +97,9 @@ def add_within(sums: Tensor, tensor: Tensor, intervals: Tensor) -> None:
     """Add to sums how many entries a tensor has, and how many of them lie in one of the intervals, in place.
 
     Args:
-        sums: two float64 numbers.
-        tensor: as for :func:`statistics`.
-        intervals: as for :func:`statistics`.
+        sums: two float64 numbers on the tensor's device.
+        tensor: as for :func:`add_statistics`.
+        intervals: as for :func:`statistics`; at most ``MOST_INTERVALS`` on a GPU.
 
     Raises:
         RuntimeError: :func:`is_one_pass` is false for the tensor, or ``sums`` or ``intervals`` are not as they should.
@@ -113,8 +116,8 @@ def add_largest_of_units(largest: Tensor, tensor: Tensor, dim: int) -> None:
     """Raise the largest magnitudes along a dimension to those of a tensor, in place; NaN does not count.
 
     Args:
-        largest: float32, one number for each entry of the dimension.
-        tensor: contiguous, otherwise as for :func:`statistics`.
+        largest: float32 on the tensor's device, one number for each entry of the dimension.
+        tensor: contiguous, otherwise as for :func:`add_statistics`.
         dim: the dimension, not counted from the end.
 
     Raises:
