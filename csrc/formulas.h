@@ -709,8 +709,9 @@ struct BinaryStepAtan : BinaryStep<T> {
   TORCHACT_INLINE T derivative(T x) const {
     constexpr Split<T> pi_squared(9.8696044010893586188);
     constexpr T most = is_float<T> ? T(0x1p40) : T(0x1p400), down = is_float<T> ? T(0x1p-64) : T(0x1p-512);
-    const bool large = absolute(x) > most;  // its square could overflow, and 1 does not count beside it
-    const T factor = large ? down : T(1), inside = x * factor;
+    const T t = at_most(absolute(x), is_float<T> ? T(0x1p100) : T(0x1p600));
+    const bool large = t > most;  // its square could overflow, and 1 does not count beside it
+    const T factor = large ? down : T(1), inside = t * factor;
     const Split<T> square = product(inside, inside);
     const T rest = mul_add(pi_squared.hi, square.lo, pi_squared.lo * square.hi);
     const T inverse = T(1) / mul_add(pi_squared.hi, square.hi, large ? rest : T(1) + rest);

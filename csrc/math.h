@@ -97,7 +97,7 @@ TORCHACT_INLINE Split<T> sum_of_product(T a, T b, T c) {
   return {hi, mul_add(a, b, -hi) + c};
 }
 
-// a / b, rounded once.
+// a / b, in which nothing but the last rounding counts.
 template <class T>
 TORCHACT_INLINE T quotient(Split<T> a, Split<T> b) {
   const T inverse = T(1) / b.hi, approximate = a.hi * inverse;
@@ -287,7 +287,8 @@ struct Exponential {
     return mul_add(two_to_n, q, two_to_n);
   }
 
-  // 1 + exp(u x) times `before` and `after`, of a large one
+  // 1 + exp(u x) times `before` and `after`, of a large one. What is larger of 1 and the power of 2 is added last, so
+  // that only that sum is rounded to its digits; both are positive, and have the order of their bits.
   TORCHACT_INLINE T plus_one() const {
     const T one = reach == Reach::large ? kDown<T> : before * after;
     using Signed = std::make_signed_t<Bits<T>>;
@@ -380,22 +381,13 @@ TORCHACT_INLINE T sigmoid(T x) {
   return unscaled(over_plus_one(T(1), Exponential<T, Reach::large>(-clamp(x, kLeast<T, Reach::own>, T(40)))));
 }
 
-// tanh(t) = y (1 - lost) for t ≥ 0: y is -m / d with m = exp(-2t) - 1 and d = 2 + m, and d has lost some digits. 1 / d
-// is (1 + tanh(t)) / 2.
-template <class T>
-struct HyperbolicTangent {
-  T y, lost;
-  TORCHACT_INLINE explicit HyperbolicTangent(T t) {
-    const T m = expm1_nonpositive(T(-2) * t), d = T(2) + m;
-    y = -m / d;
-    lost = mul_add(y, m - (d - T(2)), mul_add(y, d, m)) * mul_add(T(0.5), y, T(0.5));
-  }
-  TORCHACT_INLINE T value() const { return y - lost; }
-};
-
+// Of t = |x| it is -m / d with m = exp(-2t) - 1 and d = 2 + m, less what the division and d have lost over d, for which
+// (1 + tanh(t)) / 2 stands.
 template <class T>
 TORCHACT_INLINE T tanh(T x) {
-  return with_sign_of(HyperbolicTangent<T>(absolute(x)).value(), x);
+  const T m = expm1_nonpositive(T(-2) * absolute(x)), d = T(2) + m, y = -m / d;
+  const T lost = mul_add(y, m - (d - T(2)), mul_add(y, d, m));
+  return with_sign_of(mul_add(-lost, mul_add(T(0.5), y, T(0.5)), y), x);
 }
 
 // e / (1 + e)

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import cases, floors, interleaved, pictures, providers, results, speed, tables
+from benchmarks.__main__ import main
 from benchmarks.cases import COMMANDS
 from benchmarks.interleaved import Runner, Spread, Timings, compare, in_turns, spread, within
 from torchact.catalogue import CATALOGUE
@@ -211,6 +212,14 @@ def test_an_unknown_name_names_the_nearest():
         speed.chosen(cases.activations(), ["relu", "tahn"])
     with pytest.raises(ValueError, match="only: unknown name 'swiglu'"):
         speed.chosen(cases.softmax(), ["swiglu"])
+
+
+@pytest.mark.parametrize("command", ["activations", "accuracy"])
+def test_the_command_line_says_in_a_line_which_setting_makes_no_sense(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--only", "tahn"])
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.startswith("python -m benchmarks: only: unknown name 'tahn'; did you mean 'tanh'")
 
 
 # ---- providers
