@@ -222,10 +222,6 @@ cpu::Statistics reduced(const Tensor& input, const cpu::Intervals& intervals, cp
   return std::move(cpu::statistics({&only, 1}, intervals, counted)[0]);
 }
 
-bool is_beside(const Tensor& tensor, const Tensor& other) {
-  return tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index();
-}
-
 void check_sums(const Tensor& sums, const Tensor& input, int64_t count, int64_t otherwise) {
   STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && is_beside(sums, input) && sums.is_contiguous() &&
                       (sums.numel() == count || sums.numel() == otherwise),

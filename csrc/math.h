@@ -290,7 +290,7 @@ struct Exponential {
   // 1 + exp(u x) times `before` and `after`, of a large one. What is larger of 1 and the power of 2 is added last, so
   // that only that sum is rounded to its digits; both are positive, and have the order of their bits.
   TORCHACT_INLINE T plus_one() const {
-    const T one = reach == Reach::large ? kDown<T> : before * after;
+    const T one = before * after;
     using Signed = std::make_signed_t<Bits<T>>;
     const Signed p = __builtin_bit_cast(Signed, power), o = __builtin_bit_cast(Signed, one);
     return mul_add(power, q, __builtin_bit_cast(T, p < o ? p : o)) + __builtin_bit_cast(T, p < o ? o : p);

@@ -30,12 +30,15 @@ inline Type type_of(ScalarType type) {
   }
 }
 
+inline bool is_beside(const Tensor& tensor, const Tensor& other) {
+  return tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index();
+}
+
 inline void check_same_type(const char* name, const Tensor& tensor, const Tensor& other) {
   STD_TORCH_CHECK(tensor.scalar_type() == other.scalar_type(), name, ": expected ",
                   torch::headeronly::toString(other.scalar_type()), " like the other operands, got ",
                   torch::headeronly::toString(tensor.scalar_type()));
-  STD_TORCH_CHECK(tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index(), name,
-                  ": expected a tensor on the device of the other operands");
+  STD_TORCH_CHECK(is_beside(tensor, other), name, ": expected a tensor on the device of the other operands");
 }
 
 // Returns the geometry of tensors that are broadcast against each other, and room for the results'.

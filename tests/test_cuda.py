@@ -381,5 +381,10 @@ def test_every_formula_gives_what_it_gives_on_the_cpu(emulated, name, dtype):
     check(emulated, name, tensors, numbers, lambda *x: results(name, x, numbers), ulps(dtype))
 
 
+def test_kernels_take_as_many_intervals_as_callers_give_them():
+    source = (ROOT / "csrc" / "cuda" / "kernels.h").read_text(encoding="utf-8")
+    assert f"kMost = {kernels.MOST_INTERVALS};" in source
+
+
 def test_types_are_counted_as_in_the_kernels():
     assert set(Emulated.TYPES) == set(DTYPES)
