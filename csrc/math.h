@@ -258,7 +258,7 @@ struct Exponential {
       after = is_float<T> ? T(0x1p-40) : T(0x1p-128);
     }
     if constexpr (reach == Reach::large) {
-      up = is_float<T> ? -64 : -128;
+      up = Bits<T>(is_float<T> ? -64 : -128);
       after = kDown<T>;
     }
     if constexpr (reach == Reach::factor || reach == Reach::divisor) {

@@ -62,6 +62,7 @@ def build(folder, **environment):
 class Built(NamedTuple):
     wheel: Path
     said: list[str]  # the lines that begin with our name
+    warnings: list[str]  # what compilers say of our sources
 
 
 def built(folder, **environment):
@@ -70,7 +71,7 @@ def built(folder, **environment):
     printed = result.stdout + result.stderr
     assert result.returncode == 0, printed
     (wheel,) = folder.glob("*.whl")
-    return Built(wheel, said(printed))
+    return Built(wheel, said(printed), re.findall(r"^.*csrc/.*[:(]\d+\D.*warning.*", printed, flags=re.M))
 
 
 def said(printed):
@@ -126,7 +127,7 @@ def test_the_metadata_names_licence_python_and_torch(pure):
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_one_line_says_why(tmp_path):
-    wheel, (line,) = built(tmp_path, CXX=str(tmp_path / "no-compiler"))
+    wheel, (line,), _ = built(tmp_path, CXX=str(tmp_path / "no-compiler"))
     assert wheel.name == name_with("py3-none-any")
     assert contents(wheel) == package()
     assert re.fullmatch(rf"{PURE}: CompileError: .*no-compiler.*", line)
@@ -217,6 +218,11 @@ def test_one_wheel_serves_every_later_python_and_torch(compiled):
 @needs_compiler
 def test_what_was_built_is_said_in_one_line(compiled):
     assert compiled.said == [f"{WITH_KERNELS} for CPU" + " and CUDA" * (TOOLKIT is not None)]
+
+
+@needs_compiler
+def test_it_is_compiled_without_a_warning(compiled):
+    assert compiled.warnings == []
 
 
 @needs_compiler

@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     command = [sys.executable, "-m", "experiments", "depth", "--workers", "2", "--out", str(tmp_path)]
     options = ["--activations", "relu", "--initialisations", "he", "--depths", *map(str, range(1, 30)), "--width", "8"]
     process = subprocess.Popen(
-        [*command, *options, "--seeds", "1", "--steps", "200"],
+        [*command, *options, "--seeds", "1", "--steps", "50"],
         cwd=ROOT,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background, shells have it ignored
