@@ -1,23 +1,22 @@
 """Several ranks: two processes on the CPU, and the numbers of one process that has all the data."""
 
-import copy
 import itertools
-import socket
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 import torchact
+from tests.ranks import RANKS, Recorder, assert_same_numbers, on_ranks
 from torchact import GradientMonitor
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available() or sys.platform != "linux", reason="torch has no gloo here"),
 ]
-RANKS, BATCH, STEPS = 2, 8, 3
+BATCH, STEPS = 8, 3
 
 
 def network():
@@ -56,44 +55,10 @@ def reference():
         return train(model, optimizer, monitor)
 
 
-def assert_same_numbers(readings, expected):
-    assert [reading.step for reading in readings] == list(range(STEPS))
-    for reading, other in zip(readings, expected, strict=True):
-        assert [layer.name for layer in reading.layers] == [layer.name for layer in other.layers]
-        for layer, one in zip(reading.layers, other.layers, strict=True):
-            assert layer.samples == one.samples
-            assert layer.saturated_fraction == one.saturated_fraction
-            for signal in ("output", "gradient"):
-                mine, theirs = getattr(layer, signal), getattr(one, signal)
-                assert (mine.count, mine.zeros) == (theirs.count, theirs.zeros)
-                for number in ("mean", "deviation", "norm", "largest"):
-                    assert getattr(mine, number) == pytest.approx(getattr(theirs, number), rel=1e-6, abs=1e-7), number
-            for name, parameter in one.parameters.items():
-                mine = layer.parameters[name]
-                assert mine.gradient.count == parameter.gradient.count
-                assert mine.gradient.norm == pytest.approx(parameter.gradient.norm, rel=1e-6)
-                assert mine.weight.norm == pytest.approx(parameter.weight.norm, rel=1e-6)
-                assert mine.update_norm == pytest.approx(parameter.update_norm, rel=1e-5)
-
-
-def run(rank, port, results):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
-    torch.set_num_threads(1)
-    try:
-        results[rank] = {kind: train_so(rank) for kind, train_so in KINDS.items()}
-    finally:
-        dist.destroy_process_group()
-
-
-class Recorder:
-    def __init__(self):
-        self.steps = []
-
-    def write(self, reading):
-        self.steps.append(reading.step)
-
-    def close(self, report):
-        pass
+def work():
+    """Train in every way, and return what was measured, by kind."""
+    dist.init_process_group("gloo")
+    return {kind: train_so(dist.get_rank()) for kind, train_so in KINDS.items()}
 
 
 def ddp(rank):
@@ -197,13 +162,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def ranks():
     """What both ranks have measured, by kind."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(run, args=(port, results), nprocs=RANKS)
-        both = [copy.deepcopy(results[rank]) for rank in range(RANKS)]
+    both = on_ranks(work)
     return {kind: [results[kind] for results in both] for kind in KINDS}
 
 
