@@ -368,6 +368,17 @@ TORCHACT_INLINE T log1p_unit(T e) {
   return mul_add(-s, mul_add(-w, p, e), e);
 }
 
+// log(x) of a finite x from 1 on, to 1.2 ULP; NaN of NaN. The exponent n is read off in the lowest bits of a larger number.
+template <class T>
+TORCHACT_INLINE T log_from_one(T x) {
+  constexpr int mantissa = is_float<T> ? 23 : 52, bias = is_float<T> ? 127 : 1023;
+  constexpr T one = 1, larger = T(Bits<T>(1) << mantissa);
+  const Bits<T> bits = __builtin_bit_cast(Bits<T>, x), low = (Bits<T>(1) << mantissa) - 1;
+  const T n = __builtin_bit_cast(T, (bits >> mantissa) | __builtin_bit_cast(Bits<T>, larger)) - (larger + bias);
+  const T e = __builtin_bit_cast(T, (bits & low) | __builtin_bit_cast(Bits<T>, one)) - one;
+  return mul_add(n, kOne<T>.ln2_hi, mul_add(n, kOne<T>.ln2_lo, log1p_unit(e))) + (x - x);
+}
+
 // ---- S-shaped functions
 
 // v / (1 + e) for a large e

@@ -2,16 +2,19 @@
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch.func import grad, vmap
+from torch.testing import assert_close
 
 from benchmarks.accuracy import DTYPES as NARROW
 from benchmarks.accuracy import ELEMENTWISE, GATED, LEARNABLE, NORMALISED, SECTIONS, measure
-from benchmarks.ulp import error_in_ulp, inputs, ulp, value_and_gradients
+from benchmarks.ulp import error_in_ulp, inputs, random_rows, ulp, value_and_gradients
 from tests.conftest import DTYPES, extremes
+from torchact import functional
 
 FLOAT32_INPUTS = 2**24
 PAGE = (Path(__file__).parent.parent / "docs" / "accuracy.md").read_text(encoding="utf-8")
@@ -94,6 +97,37 @@ def test_normalised_rows_are_within_what_torch_s_kernels_reach(case, dtype):
     (value,), (gradient,) = measure(ours_alone(case), dtype, 2**20)
     assert value.error <= (5 if dtype is torch.float32 else 1), value
     assert value.nan == gradient.nan == 0
+
+
+@narrow_dtype
+@pytest.mark.parametrize("length", [64, 127, 3000])
+@pytest.mark.parametrize("along", ["rows", "columns"])
+@cases([case for case in NORMALISED if case.activation.key != "softmax2d"])
+def test_long_rows_and_columns_are_within_the_bound(case, along, length, dtype):
+    x, grad_output = next(random_rows(dtype, 130, length))
+    if along == "rows":
+        results = case.results(case.ours, (x, grad_output))
+    else:
+        function = getattr(functional, case.activation.key)
+        columns = value_and_gradients(lambda x: function(x, dim=0), (x.t().contiguous(),), grad_output.t().contiguous())
+        results = tuple(result.t() for result in columns)
+    expected = case.reference(x.double(), grad_output.double())
+    value, gradient = (error.max() for error in case.errors(results, expected, (x, grad_output)))
+    assert value <= (3 if dtype is torch.float32 else 0.51)
+    assert gradient <= 1
+
+
+@every_dtype
+@pytest.mark.parametrize("along", ["rows", "columns"])
+@pytest.mark.parametrize("key", ["softmax", "softmin", "log_softmax"])
+def test_long_rows_and_columns_with_infinities_and_nan_are_torch_s(key, along, dtype):
+    x = torch.randn(130, 127, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x[0, 5], x[1, 3], x[2, 126] = math.nan, math.inf, -math.inf
+    x[3], x[4], x[5, :60] = -math.inf, math.inf, -math.inf
+    x, dim = (x, -1) if along == "rows" else (x.t().contiguous(), 0)
+    value, expected = (getattr(each, key)(x, dim=dim) for each in (functional, torch.nn.functional))
+    some = 16 * torch.finfo(dtype).eps
+    assert_close(value, expected, rtol=some, atol=some if key == "log_softmax" else 0, equal_nan=True)
 
 
 @narrow_dtype

@@ -5,11 +5,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace torchact::cpu {
 namespace {
 
+constexpr int64_t kCopied = 4096;   // entries of short rows that are worked on together
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
 constexpr int64_t kPart = 1 << 16;  // entries that are reduced one after the other, however many threads there are
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
@@ -217,51 +219,81 @@ void log_sigmoid(const Operands& operands, ScalarType scalar_type) {
   run(Pass(operands, size_of(type), loop, nullptr, half_of(type)), element_count(operands.geometry));
 }
 
+// Where the numbers of a tile lie: in lines that are `apart` in the tensor. Copies in float32 have them side by side.
+struct Lines {
+  int64_t start, count, length, apart;
+};
+
+// A loop over tiles of tensors, of half types over copies in float32.
+class TileLoop {
+ public:
+  TileLoop(const Operands& operands, Type type, const Direction& direction)
+      : operands_(operands),
+        half_(half_of(type)),
+        size_(size_of(type)),
+        loop_(operands.inputs == 1 ? direction.forward : direction.backward) {}
+
+  // Room for copies of tiles with so many entries, for one thread.
+  std::vector<float> room(int64_t entries) const {
+    return std::vector<float>(half_ ? (operands_.inputs + operands_.outputs) * entries : 0);
+  }
+
+  void operator()(const Tile& tile, int64_t rows, const Lines& lines, std::vector<float>& room) const {
+    const void* inputs[2];
+    void* outputs[1] = {static_cast<char*>(operands_.output[0]) + lines.start * size_};
+    for (int k = 0; k < operands_.inputs; ++k)
+      inputs[k] = static_cast<const char*>(operands_.input[k]) + lines.start * size_;
+    if (half_ == nullptr) return loop_(inputs, outputs, rows, &tile);
+    float* copy = room.data();
+    for (int k = 0; k < operands_.inputs; ++k) {
+      const void* lies = std::exchange(inputs[k], copy);
+      for (int64_t line = 0; line < lines.count; ++line, copy += lines.length)
+        convert(half_->widen, static_cast<const char*>(lies) + line * lines.apart * size_, copy, lines.length);
+    }
+    void* result = copy;
+    loop_(inputs, &result, rows, &tile);
+    for (int64_t line = 0; line < lines.count; ++line, copy += lines.length)
+      convert(half_->narrow, copy, static_cast<char*>(outputs[0]) + line * lines.apart * size_, lines.length);
+  }
+
+ private:
+  static void convert(Loop loop, const void* from, void* to, int64_t length) { loop(&from, &to, length, nullptr); }
+
+  const Operands& operands_;
+  const Half* half_;
+  int64_t size_;
+  Loop loop_;
+};
+
 void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, int64_t outer, int64_t size,
              int64_t inner) {
   if (outer * size * inner == 0) return;
   const Type type = type_of(scalar_type);
-  const Half* half = half_of(type);
-  const Direction& direction = kernels().softmax[int(kind)][type == Type::float64 ? 1 : 0];
-  const Loop loop = operands.inputs == 1 ? direction.forward : direction.backward;
-  const int64_t strips = (inner + Tile::kWidth - 1) / Tile::kWidth, bytes = size_of(type);
-  const int count = operands.inputs + operands.outputs;
-  auto tiles = [&](int64_t begin, int64_t end) {
-    std::vector<float> wide(half ? count * size * std::min<int64_t>(inner, Tile::kWidth) : 0);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t column = i % strips * Tile::kWidth, start = (i / strips * size * inner + column) * bytes;
-      const int width = int(std::min<int64_t>(Tile::kWidth, inner - column));
-      const Tile tile{size, half ? width : inner, width};
-      const void* inputs[3];
-      void* outputs[1] = {static_cast<char*>(operands.output[0]) + start};
-      for (int k = 0; k < operands.inputs; ++k) inputs[k] = static_cast<const char*>(operands.input[k]) + start;
-      if (!half) {
-        loop(inputs, outputs, 0, &tile);
-        continue;
-      }
-      // Rows of the tile that are `inner` apart in the tensor lie side by side in float32.
-      const int64_t rows = inner == 1 ? 1 : size, length = inner == 1 ? size : width;
-      for (int k = 0; k < operands.inputs; ++k) {
-        float* to = wide.data() + k * size * width;
-        for (int64_t row = 0; row < rows; ++row) {
-          const void* from = static_cast<const char*>(inputs[k]) + row * inner * bytes;
-          void* into = to + row * length;
-          half->widen(&from, &into, length, nullptr);
-        }
-        inputs[k] = to;
-      }
-      void* result = wide.data() + operands.inputs * size * width;
-      loop(inputs, &result, 0, &tile);
-      for (int64_t row = 0; row < rows; ++row) {
-        const void* from = static_cast<float*>(result) + row * length;
-        void* into = static_cast<char*>(outputs[0]) + row * inner * bytes;
-        half->narrow(&from, &into, length, nullptr);
-      }
+  const TileLoop loop(operands, type, kernels().softmax[int(kind)][type == Type::float64 ? 1 : 0]);
+  const bool half = half_of(type) != nullptr;
+  const int64_t strips = (inner + Tile::kWidth - 1) / Tile::kWidth, count = outer * strips;
+  const int64_t entries = size * std::min<int64_t>(inner, Tile::kWidth), at_once = std::max<int64_t>(1, kCopied / size);
+  auto rows = [&](int64_t begin, int64_t end) {
+    std::vector<float> room = loop.room(size * at_once);
+    for (int64_t i = begin; i < end; i += at_once) {
+      const int64_t some = std::min(at_once, end - i);
+      loop(Tile{size, 1, 1}, some, Lines{i * size, 1, some * size, 0}, room);
     }
   };
-  const int64_t entries = size * std::min<int64_t>(inner, Tile::kWidth);
-  if (outer * strips * entries <= kGrain) return tiles(0, outer * strips);
-  torch::stable::parallel_for(0, outer * strips, std::max<int64_t>(1, kGrain / entries), tiles);
+  auto tiles = [&](int64_t begin, int64_t end) {
+    std::vector<float> room = loop.room(entries);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i % strips * Tile::kWidth, width = std::min<int64_t>(Tile::kWidth, inner - column);
+      const int64_t start = i / strips * size * inner + column;
+      const Lines lines = strips == 1 ? Lines{start, 1, size * inner, 0} : Lines{start, size, width, inner};
+      loop(Tile{size, half ? width : inner, int(width)}, 1, lines, room);
+    }
+  };
+  auto share = [&](const auto& work) {
+    if (count * entries <= kGrain) return work(0, count);
+    torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / entries), work);
+  };
+  inner == 1 ? share(rows) : share(tiles);
 }
 
 std::vector<Statistics> statistics(std::span<const Source> sources, const Intervals& intervals, Counted counted) {

@@ -113,9 +113,9 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
             PLAIN["gelu"],
         ),
         "binary_step": _step(),
-        "softmax": fused_normalised("softmax", PLAIN["softmax"], backward=False),
-        "softmin": fused_normalised("softmin", PLAIN["softmin"], backward=False),
-        "log_softmax": fused_normalised("log_softmax", PLAIN["log_softmax"]),
+        "softmax": fused_normalised("softmax", PLAIN["softmax"], shortest=64, backward=False),
+        "softmin": fused_normalised("softmin", PLAIN["softmin"], shortest=64, backward=False),
+        "log_softmax": fused_normalised("log_softmax", PLAIN["log_softmax"], shortest=128),
     }
 )
 

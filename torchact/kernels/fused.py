@@ -154,24 +154,31 @@ def fused_packed(name: str, otherwise: Kernels, *, forward: bool = True) -> Kern
     return Kernels(fused_forward if forward else otherwise.forward, fused_backward)
 
 
-_LONG = 512  # entries of a row from which on compiled softmaxes are faster than torch's
+_MANY = 8192  # entries from which on a compiled softmax makes up for its call, which takes longer than torch's
 
 
-def fused_normalised(key: str, otherwise: Kernels, *, backward: bool = True) -> Kernels:
-    """Return the compiled kernels of a softmax: over long rows, and over dimensions that are not the innermost."""
+def fused_normalised(key: str, otherwise: Kernels, *, shortest: int, backward: bool = True) -> Kernels:
+    """Return the compiled kernels of a softmax: over long rows, and over dimensions that are not the innermost.
+
+    Args:
+        key: the activation's.
+        otherwise: what runs elsewhere.
+        shortest: the length of a row from which on the compiled kernel is faster.
+        backward: whether gradients are to be computed by the compiled kernel.
+    """
     if not STATUS.loaded:
         return otherwise
     compiled_forward, compiled_backward = operator(key), operator(f"{key}_backward")
 
     def takes(input: Tensor, dim: int) -> bool:
         return (
-            input.numel() >= _LONG
-            and input.is_cpu
+            input.is_cpu
             and input.dtype in _FLOATING
+            and (input.numel() >= _MANY or input.dtype in HALF_TYPES)
             and is_served(input)
             and input.is_contiguous()
             and -input.dim() <= dim < input.dim()
-            and (input.size(dim) >= _LONG or input.stride(dim) != 1)
+            and (input.size(dim) >= shortest or input.stride(dim) != 1)
         )
 
     def fused_forward(input: Tensor, dim: int) -> Tensor:
