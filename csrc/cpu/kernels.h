@@ -57,7 +57,7 @@ enum class Normalised { softmax, softmin, log_softmax, count };
 
 // Columns that lie side by side, `width` of them, each with `size` entries `stride` apart; with stride 1 a single row.
 struct Tile {
-  static constexpr int kWidth = 64;
+  static constexpr int kWidth = 256;  // the most
   int64_t size, stride;
   int width;
 };

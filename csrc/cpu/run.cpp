@@ -271,8 +271,10 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
   const Type type = type_of(scalar_type);
   const TileLoop loop(operands, type, kernels().softmax[int(kind)][type == Type::float64 ? 1 : 0]);
   const bool half = half_of(type) != nullptr;
-  const int64_t strips = (inner + Tile::kWidth - 1) / Tile::kWidth, count = outer * strips;
-  const int64_t entries = size * std::min<int64_t>(inner, Tile::kWidth), at_once = std::max<int64_t>(1, kCopied / size);
+  // Wide strips are read faster, but of few columns more are made, for several threads.
+  const int64_t most = outer * inner < 16 * Tile::kWidth ? Tile::kWidth / 4 : Tile::kWidth;
+  const int64_t strips = (inner + most - 1) / most, count = outer * strips, entries = size * std::min(inner, most);
+  const int64_t at_once = std::max<int64_t>(1, kCopied / size);
   auto rows = [&](int64_t begin, int64_t end) {
     std::vector<float> room = loop.room(size * at_once);
     for (int64_t i = begin; i < end; i += at_once) {
@@ -283,7 +285,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
   auto tiles = [&](int64_t begin, int64_t end) {
     std::vector<float> room = loop.room(entries);
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t column = i % strips * Tile::kWidth, width = std::min<int64_t>(Tile::kWidth, inner - column);
+      const int64_t column = i % strips * most, width = std::min(most, inner - column);
       const int64_t start = i / strips * size * inner + column;
       const Lines lines = strips == 1 ? Lines{start, 1, size * inner, 0} : Lines{start, size, width, inner};
       loop(Tile{size, half ? width : inner, int(width)}, 1, lines, room);

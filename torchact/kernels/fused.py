@@ -155,6 +155,7 @@ def fused_packed(name: str, otherwise: Kernels, *, forward: bool = True) -> Kern
 
 
 _MANY = 8192  # entries from which on a compiled softmax makes up for its call, which takes longer than torch's
+_SHORTEST_OF_HALVES = 64  # entries of a row; torch's would go to float32 and back
 
 
 def fused_normalised(key: str, otherwise: Kernels, *, shortest: int, backward: bool = True) -> Kernels:
@@ -163,7 +164,7 @@ def fused_normalised(key: str, otherwise: Kernels, *, shortest: int, backward: b
     Args:
         key: the activation's.
         otherwise: what runs elsewhere.
-        shortest: the length of a row from which on the compiled kernel is faster.
+        shortest: the length of a row from which on the compiled kernel is faster in float32 and float64.
         backward: whether gradients are to be computed by the compiled kernel.
     """
     if not STATUS.loaded:
@@ -171,14 +172,13 @@ def fused_normalised(key: str, otherwise: Kernels, *, shortest: int, backward: b
     compiled_forward, compiled_backward = operator(key), operator(f"{key}_backward")
 
     def takes(input: Tensor, dim: int) -> bool:
+        if not (input.is_cpu and input.dtype in _FLOATING and is_served(input) and input.is_contiguous()):
+            return False
+        least, many = (_SHORTEST_OF_HALVES, 0) if input.dtype in HALF_TYPES else (shortest, _MANY)
         return (
-            input.is_cpu
-            and input.dtype in _FLOATING
-            and (input.numel() >= _MANY or input.dtype in HALF_TYPES)
-            and is_served(input)
-            and input.is_contiguous()
+            input.numel() >= many
             and -input.dim() <= dim < input.dim()
-            and (input.size(dim) >= shortest or input.stride(dim) != 1)
+            and (input.size(dim) >= least or input.stride(dim) != 1)
         )
 
     def fused_forward(input: Tensor, dim: int) -> Tensor:
