@@ -5,7 +5,6 @@ import math
 import mmap
 import random
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.compilers import COMPILER
 from tests.conftest import DTYPES, assert_within_ulp, extremes, needs_kernels
 from torchact import kernels
 from torchact.kernels.extension import STATUS, operator_names
@@ -21,7 +21,6 @@ from torchact.kernels.extension import STATUS, operator_names
 ROOT = Path(__file__).parent.parent
 EMULATION = Path(__file__).parent / "cuda_emulation"
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-CXX = shutil.which("g++")
 
 #: What the operators' arguments that are numbers are given: numbers that every type has.
 NUMBERS = {
@@ -120,12 +119,12 @@ class Emulated:
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    if CXX is None or sys.platform != "linux":
-        pytest.skip("there is no g++")
+    if COMPILER is None or sys.platform != "linux":
+        pytest.skip("there is no C++ compiler, or it makes no libraries as Linux has them")
     library = tmp_path_factory.mktemp("emulated") / "cuda.so"
     flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
     kernels = [argument for source in KERNELS for argument in ("-x", "c++", str(source))]
-    command = [CXX, *flags, f"-I{EMULATION}", str(EMULATION / "emulated.cpp"), *kernels, "-o", str(library)]
+    command = [COMPILER, *flags, f"-I{EMULATION}", str(EMULATION / "emulated.cpp"), *kernels, "-o", str(library)]
     compiled = subprocess.run(command, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr[-10000:]
     return Emulated(library)
