@@ -442,6 +442,28 @@ class TestSteps:
         assert [layer.label for layer in monitor.history[0].layers] == ["0000_first", "0001_second", "0002_last"]
         assert [layer.label for layer in monitor.history[1].layers] == ["0000_first", "0002_last"]
 
+    def test_modules_have_hooks_in_recorded_steps_alone(self):
+        model = mlp()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=3) as monitor:
+            hooks = hook_count(model)
+            counts = [hook_count(model) for _ in range(6) if train_step(model, optimizer) is None]
+            assert counts == [0, 0, hooks, 0, 0, hooks]
+            monitor.step = 1
+            assert hook_count(model) == 0
+        assert hook_count(model) == 0
+
+    def test_a_hook_beside_ours_keeps_its_place(self):
+        model = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 2))
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, every=2) as monitor:
+            model[0].register_forward_hook(lambda module, inputs, output: output * 0)
+            for _ in range(5):
+                train_step(model, optimizer)
+        assert [reading.step for reading in monitor.history] == [0, 2, 4]
+        assert all(by_name(reading)["0"].output.norm > 0 for reading in monitor.history)
+        assert all(by_name(reading)["1"].output.deviation == 0 for reading in monitor.history)
+
 
 class TestOtherMachinery:
     @pytest.mark.parametrize("reentrant", [True, False])
@@ -529,6 +551,20 @@ class TestOtherMachinery:
             assert layer.saturated_fraction == expected.saturated_fraction
         assert len(monitor.history) == 3
         assert monitor.history[2].layers[0].output.count == 4 * 8
+
+    @pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers break the graph at a tensor hook")
+    def test_compiled_every_second_step_is_recorded(self):
+        models = [mlp(depth=2), mlp(depth=2)]
+        models[1].load_state_dict(models[0].state_dict())
+        histories = []
+        for model, call in zip(models, (models[0], torch.compile(models[1], backend="aot_eager")), strict=True):
+            optimizer = sgd(model)
+            with GradientMonitor(model, optimizer, every=2) as monitor:
+                for _ in range(5):
+                    train_step(call, optimizer)
+                histories.append([(reading.step, by_name(reading)["2"].gradient.norm) for reading in monitor.history])
+        assert [step for step, _ in histories[1]] == [0, 2, 4]
+        assert [norm for _, norm in histories[1]] == pytest.approx([norm for _, norm in histories[0]], rel=1e-5)
 
     def test_bfloat16_autocast(self):
         model = mlp()

@@ -165,10 +165,10 @@ class GradientMonitor:
             hooked=self._signals != {"parameters"},
             noise=noise,
         )
-        handles = [
-            handle for probe, (_, module) in zip(self._probes, modules, strict=True) for handle in probe.attach(module)
-        ]
-        handles += noise.attach() if noise else []
+        for probe, (_, module) in zip(self._probes, modules, strict=True):
+            probe.attach(module)
+        self._switch.probes = tuple(self._probes)
+        handles = list(noise.attach()) if noise else []
         for each in optimizers:
             handles.append(each.register_step_pre_hook(_BeforeStep(weakref.ref(self))))
             handles.append(each.register_step_post_hook(_AfterStep(weakref.ref(self))))
@@ -187,7 +187,7 @@ class GradientMonitor:
         for track in self._tracks.values():
             track.step = number
             track.due = number % self.every == 0
-        self._switch.on = any(track.due for track in self._tracks.values())
+        self._switch.turn(any(track.due for track in self._tracks.values()))
 
     @property
     def writer(self) -> SummaryWriter | None:
@@ -271,13 +271,14 @@ class GradientMonitor:
 
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         track = self._tracks[id(optimizer)]
-        self._switch.on = any(each.due for each in self._tracks.values())
+        self._switch.turn(any(each.due for each in self._tracks.values()))
         pending, track.pending = track.pending, None
         if pending is not None:
             blocks, before, step = pending
             reading = self._read(blocks | self._collector.updates(before), step, track, optimizer)
             if reading is None:
-                self._switch.on = track.due = True
+                track.due = True
+                self._switch.turn(True)
             else:
                 self._publish(track, reading)
 
@@ -301,7 +302,7 @@ class GradientMonitor:
         self._collector.reset()
         track.step += 1
         track.due = missed or track.step % self.every == 0
-        self._switch.on = any(each.due for each in self._tracks.values())
+        self._switch.turn(any(each.due for each in self._tracks.values()))
         if reading is not None:
             self._publish(track, reading)
         return reading
@@ -428,7 +429,7 @@ class _Closure:
         monitor, self.monitor = self.monitor, None
         if monitor is not None and not monitor.closed:
             monitor._before_step(self.optimizer)
-            monitor._switch.on = False  # what it is called for again belongs to this step, too
+            monitor._switch.turn(False)  # what it is called for again belongs to this step, too
         return result
 
 
@@ -483,5 +484,5 @@ def _detach(handles: list[Any], probes: list[Probe], watched: list[nn.Module]) -
     for handle in handles:
         handle.remove()
     for probe in probes:
-        probe.release_leaves()
+        probe.detach()
     _watched.difference_update(watched)

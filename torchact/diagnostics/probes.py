@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -45,9 +46,21 @@ class Switch:
 
     def __init__(self) -> None:
         self.on = True
+        self.probes: tuple[Probe, ...] = ()
+        self.compiled = False  # whether a hook was compiled: those of other modules then stay for later compilations
         self.order = itertools.count()
         self.channels_first = False  # whether the last layer with parameters puts units into dimension 1
         self.moved = False  # whether a probe's totals have followed its module to another device
+
+    def turn(self, on: bool) -> None:
+        """Record the coming calls, or do not; then modules lose their hooks, without which torch calls them faster."""
+        if on != self.on:
+            self.on = on
+            for probe in self.probes:
+                if on:
+                    probe.wake()
+                elif not self.compiled:
+                    probe.rest()
 
 
 class Probe:
@@ -97,6 +110,7 @@ class Probe:
         self._recording = False
         self._calls_without_grad = 0
         self._hooks_on_leaves: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, which a copied or unpickled model brings along, see nothing: no monitor reads them."""
@@ -120,13 +134,35 @@ class Probe:
             handle.remove()
         self._hooks_on_leaves.clear()
 
-    def attach(self, module: nn.Module) -> Iterator[RemovableHandle]:
-        """Register the hooks and yield their handles."""
-        if not self._sees_outputs and not self._sees_gradients:
+    def attach(self, module: nn.Module) -> None:
+        """Register the hooks with the module to watch."""
+        self._module = weakref.ref(module)
+        self.wake()
+
+    def wake(self) -> None:
+        """Register the hooks again after :meth:`rest`."""
+        module = self._module()
+        if module is None or self._hooks or not (self._sees_outputs or self._sees_gradients):
             return
         if self._slope is not None:
-            yield module.register_forward_pre_hook(self._before, with_kwargs=True)
-        yield module.register_forward_hook(self._after)
+            self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
+        self._hooks.append(module.register_forward_hook(self._after))
+
+    def rest(self) -> None:
+        """Remove the hooks until :meth:`wake`, unless others are beside them, whose order would change."""
+        module = self._module()
+        if module is not None and len(module._forward_hooks) + len(module._forward_pre_hooks) == len(self._hooks):
+            self._remove_hooks()
+
+    def detach(self) -> None:
+        """Remove all hooks for good."""
+        self._remove_hooks()
+        self.release_leaves()
+
+    def _remove_hooks(self) -> None:
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks.clear()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._recording = self.switch.on and self._is_first_pass(module)
@@ -252,6 +288,7 @@ class Probe:
         record; with ``use_reentrant=False`` the first pass has gradients, and the recomputation is a repetition.
         """
         if _is_compiling():
+            self.switch.compiled = True
             return torch.is_grad_enabled()
         if torch._C._are_functorch_transforms_active():
             return False
