@@ -289,7 +289,7 @@ class PairFunction(ActivationFunction):
             gradients = cls.backward_kernel(grad_output, *operands, *ctx.parameters)
         return (
             *(
-                _summed_to(gradient, operand.shape).to(operand.dtype) if needed else None
+                _gradient_of(operand, gradient) if needed else None
                 for gradient, operand, needed in zip(gradients, operands, ctx.needs_input_grad[:2], strict=True)
             ),
             *(None,) * len(ctx.parameters),
@@ -302,10 +302,15 @@ class PairFunction(ActivationFunction):
         return grad_output * by_first, grad_output * by_second
 
 
+def _gradient_of(operand: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient in the operand's shape and dtype."""
+    if gradient.shape != operand.shape:
+        gradient = _summed_to(gradient, operand.shape)
+    return gradient if gradient.dtype is operand.dtype else gradient.to(operand.dtype)
+
+
 def _summed_to(gradient: Tensor, shape: torch.Size) -> Tensor:
     """Sum over the dimensions along which an operand of this shape was broadcast."""
     added = gradient.dim() - len(shape)
     stretched = [added + i for i, size in enumerate(shape) if size == 1 and gradient.size(added + i) != 1]
-    if added or stretched:
-        gradient = gradient.sum([*range(added), *stretched], keepdim=True).reshape(shape)
-    return gradient
+    return gradient.sum([*range(added), *stretched], keepdim=True).reshape(shape)
