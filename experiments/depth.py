@@ -181,7 +181,7 @@ def outcome_table(runs: pd.DataFrame) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("activation", "init."):
         table.add_column(heading)
-    for heading in ("× a layer", "theory", "first÷last", *(f"acc. {depth}" for depth in depths)):
+    for heading in ("× a layer", "theory", "first\n÷ last", *(f"acc. {depth}" for depth in depths)):
         table.add_column(heading, justify="right")
     for (activation, initialisation), group in runs.groupby(["activation", "initialisation"], sort=False):
         deep = group[group["depth"] == deepest]
