@@ -170,6 +170,16 @@ def test_what_is_looked_up_is_what_would_be_computed_bit_for_bit(case, dtype):
     assert_same(grad_input, torch.cat(expected_grad))
 
 
+def test_many_calls_of_few_numbers_make_a_table_too():
+    forget_tables()
+    mish = next(case for case in TABULATED if case.key == "mish")
+    for _ in range(63):
+        run_forward(mish, torch.ones(16, dtype=torch.bfloat16))
+    assert tables.table.cache_info().misses == 0
+    run_forward(mish, torch.ones(16, dtype=torch.bfloat16))
+    assert tables.table.cache_info().misses == 1
+
+
 def test_a_table_is_made_once_and_from_plain_numbers_whoever_asks_first():
     forget_tables()
     x = all_numbers(torch.bfloat16).reshape(4, -1)
