@@ -553,17 +553,19 @@ class TestOtherMachinery:
         assert monitor.history[2].layers[0].output.count == 4 * 8
 
     @pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers break the graph at a tensor hook")
-    def test_compiled_every_second_step_is_recorded(self):
+    @pytest.mark.parametrize("start", [0, 1])
+    def test_compiled_every_second_step_is_recorded(self, start):
         models = [mlp(depth=2), mlp(depth=2)]
         models[1].load_state_dict(models[0].state_dict())
         histories = []
         for model, call in zip(models, (models[0], torch.compile(models[1], backend="aot_eager")), strict=True):
             optimizer = sgd(model)
             with GradientMonitor(model, optimizer, every=2) as monitor:
-                for _ in range(5):
+                monitor.step = start
+                for _ in range(start, 5):
                     train_step(call, optimizer)
                 histories.append([(reading.step, by_name(reading)["2"].gradient.norm) for reading in monitor.history])
-        assert [step for step, _ in histories[1]] == [0, 2, 4]
+        assert [step for step, _ in histories[1]] == list(range(2 * start, 5, 2))
         assert [norm for _, norm in histories[1]] == pytest.approx([norm for _, norm in histories[0]], rel=1e-5)
 
     def test_bfloat16_autocast(self):

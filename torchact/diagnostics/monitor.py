@@ -59,7 +59,8 @@ class GradientMonitor:
 
     The model and its training are left as they are: the weights come out bit-identical with and without a monitor.
     Under ``torch.compile`` the hooks become part of the graph, without a break from torch 2.13 on; attach the monitor
-    before the first call of the compiled model, which ignores hooks that come later (a warning says so).
+    before the first call of the compiled model, which ignores hooks that come later (a warning says so). In eager mode
+    modules have hooks in recorded steps alone: do not train a while before you compile.
 
     On several ranks each has its own monitor. With a ``group`` their statistics are merged at each reading, and only
     its first rank writes to the sinks. δ is then that of the loss averaged over the ranks, as DistributedDataParallel

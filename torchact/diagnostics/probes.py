@@ -47,7 +47,9 @@ class Switch:
     def __init__(self) -> None:
         self.on = True
         self.probes: tuple[Probe, ...] = ()
-        self.compiled = False  # whether a hook was compiled: those of other modules then stay for later compilations
+        # Whether hooks were called, and in eager mode alone. Else torch.compile may need them: it takes what is there.
+        self.called = False
+        self.compiled = False
         self.order = itertools.count()
         self.channels_first = False  # whether the last layer with parameters puts units into dimension 1
         self.moved = False  # whether a probe's totals have followed its module to another device
@@ -59,7 +61,7 @@ class Switch:
             for probe in self.probes:
                 if on:
                     probe.wake()
-                elif not self.compiled:
+                elif self.called and not self.compiled:
                     probe.rest()
 
 
@@ -290,6 +292,7 @@ class Probe:
         if _is_compiling():
             self.switch.compiled = True
             return torch.is_grad_enabled()
+        self.switch.called = True
         if torch._C._are_functorch_transforms_active():
             return False
         if not torch.is_grad_enabled():
