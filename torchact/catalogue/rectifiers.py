@@ -31,8 +31,6 @@ def per_channel(parameter: float | Tensor, x: Tensor) -> float | Tensor:
         if parameter.numel() > 1:
             raise TypeError("input: symbolic tracing does not know the dimensions that one entry a channel asks for")
         return parameter
-    if parameter.numel() == 1 and x.dim() > 0:
-        return parameter  # which broadcasts as it is, without a node in the graph
     return parameter.reshape(-1, *(1,) * (x.dim() - 2)) if x.dim() > 1 else parameter.reshape(())
 
 
