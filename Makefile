@@ -7,10 +7,11 @@ KERNELS := torchact/_kernels.abi3.so
 HAS_COMPILER := $(shell command -v $(firstword $(CXX)))
 RUN := runs/depth
 # What is tested once more without the fused kernels. Compiled and exported code, derivatives of derivatives, functorch's
-# transforms and tensors on other devices than the CPU do not use them.
+# transforms, tensors on other devices than the CPU, and what is refused or written about functions do not use them.
 WITHOUT_KERNELS := tests/test_autograd.py tests/test_functional.py tests/test_kernels.py tests/test_pairs.py
 NEEDS_NO_KERNEL := not compile and not export and not traced and not transforms and not third and not gradgrad \
-	and not vmap and not dual and not batched and not meta and not fake and not on_cuda
+	and not vmap and not dual and not batched and not meta and not fake and not on_cuda and not checkpointing \
+	and not refused and not docstring and not signature and not error_inputs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installing leaves byte-compiling to the first import, which has to keep what it makes.
 unexport PYTHONDONTWRITEBYTECODE
