@@ -11,7 +11,7 @@
 namespace torchact::cpu {
 namespace {
 
-constexpr int64_t kCopied = 4096;   // entries of short rows that are worked on together
+constexpr int64_t kCopied = 4096;  // entries of short rows that are worked on together
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
 constexpr int64_t kPart = 1 << 16;  // entries that are reduced one after the other, however many threads there are
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
@@ -34,7 +34,6 @@ const Kernels& kernels() {
   static const Kernels& chosen = chosen_kernels();
   return chosen;
 }
-
 
 template <class T>
 void gather(const char* from, int64_t stride, int count, void* to) {

@@ -14,9 +14,9 @@ using cpu::Tile;
 template <class T, Normalised kind>
 struct Softmax {
   static constexpr int kLanes = 32;        // independent maxima and sums of a row: GCC takes no fewer for vectors
-  static constexpr int kFewer = 8;         // of what is left
+  static constexpr int kFewer = 8;         // of them for what is left of a row
   static constexpr int64_t kBlock = 1024;  // entries of a row that are summed up in T; blocks are in float64
-  static constexpr int64_t kStretch = 8;    // entries of a column that are
+  static constexpr int64_t kStretch = 8;   // the same of a column
 
   // softmin(x) is softmax(-x).
   static TORCHACT_INLINE T signed_input(T x) { return kind == Normalised::softmin ? -x : x; }
