@@ -64,7 +64,7 @@ HAS_LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SOURCES = ["csrc/library.cpp", "csrc/accelerate.cpp", "csrc/cpu/run.cpp", "csrc/cpu/baseline.cpp"]
 X86_SOURCES = ["csrc/cpu/avx2.cpp", "csrc/cpu/avx512.cpp"]
-CUDA_SOURCES = ["csrc/cuda/run.cpp", "csrc/cuda/kernels.cu", "csrc/cuda/statistics.cu"]
+CUDA_SOURCES = ["csrc/cuda/run.cpp", "csrc/cuda/kernels.cu", "csrc/cuda/softmax.cu", "csrc/cuda/statistics.cu"]
 FLAGS = [
     "-std=c++20",
     "-O3",

@@ -57,11 +57,17 @@
 
 #define TORCHACT_PAIRS(X) TORCHACT_LEARNABLE(X) TORCHACT_GATED(X)
 
+// Functions that normalise over a dimension. Their backward pass takes the output.
+#define TORCHACT_NORMALISED(X) X(softmax) X(softmin) X(log_softmax)
+
 namespace torchact {
 
 #define TORCHACT_NAME(name, Formula, parameters) name,
 enum class Elementwise { TORCHACT_ELEMENTWISE(TORCHACT_NAME) count };
 enum class Pair { TORCHACT_PAIRS(TORCHACT_NAME) count };
+#undef TORCHACT_NAME
+#define TORCHACT_NAME(name) name,
+enum class Normalised { TORCHACT_NORMALISED(TORCHACT_NAME) count };
 #undef TORCHACT_NAME
 
 constexpr int kMostParameters = 3;

@@ -7,6 +7,7 @@
 // relative to themselves also near a zero; in float64 a few, relative to the greatest derivative near its root.
 #pragma once
 
+#include "activations.h"
 #include "math.h"
 
 namespace torchact::TORCHACT_CAPABILITY::formulas {
@@ -1042,6 +1043,22 @@ struct Special<SwiGLU> {
   template <class T>
   using Formula = PlainSwiGLU<T>;
   static bool applies(const double* p) { return p[0] == 1 && p[1] == kInfinity && p[2] == 0; }
+};
+
+// ---- normalised over a dimension
+
+/// With s = x, or -x for softmin, and m = max s: y = exp(s - m) / Σ exp(s - m), or of log softmax s - m - log Σ exp(s - m).
+/// Its gradient is y (g - Σ g y), of softmin the negative of this, and of log softmax g - exp(y) Σ g.
+template <class T, Normalised kind>
+struct Softmax {
+  static TORCHACT_INLINE T signed_input(T x) { return kind == Normalised::softmin ? -x : x; }
+
+  // What the gradient sums up, and the gradient by that total.
+  static TORCHACT_INLINE T term(T g, T y) { return kind == Normalised::log_softmax ? g : g * y; }
+  static TORCHACT_INLINE T gradient(T g, T y, T total) {
+    if constexpr (kind == Normalised::log_softmax) return g - exp_nonpositive(at_most(y, T(0))) * total;
+    return kind == Normalised::softmin ? y * (total - g) : y * (g - total);
+  }
 };
 
 #undef TORCHACT_NO_PARAMETERS

@@ -20,6 +20,7 @@ using torch::stable::detail::from;
 using torch::stable::detail::to;
 using Stack = StableIValue*;
 using Run = void (*)(const Kernel&, const Operands&, ScalarType, const double*);
+using Normalise = void (*)(Normalised, const Operands&, ScalarType, int64_t, int64_t, int64_t);
 
 // The numbers that an operator takes after its tensors.
 struct Parameters {
@@ -172,29 +173,29 @@ Tensor look_up_backward(const Tensor& grad_output, const Tensor& input, const Te
 }
 
 // Runs over a dimension of contiguous operands.
-void normalise(cpu::Normalised kind, const Operands& o, const Tensor& like, int64_t dim) {
+void normalise(Normalise softmax, Normalised kind, const Operands& o, const Tensor& like, int64_t dim) {
   const int64_t dimensions = like.dim(), wanted = dim < 0 ? dim + std::max<int64_t>(dimensions, 1) : dim;
   STD_TORCH_CHECK(0 <= wanted && wanted < std::max<int64_t>(dimensions, 1),
                   "dim: expected a dimension of the input, which has ", dimensions, ", got ", dim);
   int64_t outer = 1, size = 1, inner = 1;
   for (int64_t d = 0; d < dimensions; ++d) (d < wanted ? outer : d == wanted ? size : inner) *= like.size(d);
-  cpu::softmax(kind, o, like.scalar_type(), outer, size, inner);
+  softmax(kind, o, like.scalar_type(), outer, size, inner);
 }
 
 void check_contiguous(const char* name, const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.is_contiguous(), name, ": expected a contiguous tensor");
 }
 
-template <cpu::Normalised kind>
+template <Normalise softmax, Normalised kind>
 Tensor normalised(const Tensor& input, int64_t dim) {
   check_contiguous("input", input);
   Operands o = operands({&input});
   Tensor output = add_result(o, input);
-  normalise(kind, o, input, dim);
+  normalise(softmax, kind, o, input, dim);
   return output;
 }
 
-template <cpu::Normalised kind>
+template <Normalise softmax, Normalised kind>
 Tensor normalised_backward(const Tensor& grad_output, const Tensor& saved, int64_t dim) {
   check_contiguous("grad_output", grad_output);
   check_contiguous("saved", saved);
@@ -202,7 +203,7 @@ Tensor normalised_backward(const Tensor& grad_output, const Tensor& saved, int64
   STD_TORCH_CHECK(element_count(o.geometry) == grad_output.numel() && grad_output.numel() == saved.numel(),
                   "grad_output: expected the shape of the output");
   Tensor grad_input = add_result(o, saved, 1);
-  normalise(kind, o, saved, dim);
+  normalise(softmax, kind, o, saved, dim);
   return grad_input;
 }
 
@@ -380,7 +381,7 @@ std::string instruction_set() { return cpu::instruction_set(); }
 
 using Library = torch::stable::detail::StableLibrary;
 
-template <Run run>
+template <Run run, Normalise softmax>
 void implement(Library& m) {
 #define TORCHACT_IMPLEMENT_ELEMENTWISE(key, Formula, parameters) \
   m.impl(#key, &forward<run, Elementwise::key>);                 \
@@ -391,9 +392,13 @@ void implement(Library& m) {
 #define TORCHACT_IMPLEMENT_PACKED(key, Formula, parameters)   \
   m.impl(#key "_packed", &packed_forward<run, Pair::key>);    \
   m.impl(#key "_packed_backward", &packed_backward<run, Pair::key>);
+#define TORCHACT_IMPLEMENT_NORMALISED(key)                          \
+  m.impl(#key, TORCH_BOX((&normalised<softmax, Normalised::key>))); \
+  m.impl(#key "_backward", TORCH_BOX((&normalised_backward<softmax, Normalised::key>)));
   TORCHACT_ELEMENTWISE(TORCHACT_IMPLEMENT_ELEMENTWISE)
   TORCHACT_PAIRS(TORCHACT_IMPLEMENT_PAIR)
   TORCHACT_GATED(TORCHACT_IMPLEMENT_PACKED)
+  TORCHACT_NORMALISED(TORCHACT_IMPLEMENT_NORMALISED)
 }
 
 }  // namespace
@@ -409,15 +414,15 @@ STABLE_TORCH_LIBRARY(torchact, m) {
 #define TORCHACT_DEFINE_PACKED(key, Formula, parameters)                                   \
   m.def(#key "_packed(Tensor input, int dim, bool gate_first" parameters ") -> Tensor");   \
   m.def(#key "_packed_backward(Tensor grad_output, Tensor input, int dim, bool gate_first" parameters ") -> Tensor");
+#define TORCHACT_DEFINE_NORMALISED(key)            \
+  m.def(#key "(Tensor input, int dim) -> Tensor"); \
+  m.def(#key "_backward(Tensor grad_output, Tensor saved, int dim) -> Tensor");
   TORCHACT_ELEMENTWISE(TORCHACT_DEFINE_ELEMENTWISE)
   TORCHACT_PAIRS(TORCHACT_DEFINE_PAIR)
   TORCHACT_GATED(TORCHACT_DEFINE_PACKED)
+  TORCHACT_NORMALISED(TORCHACT_DEFINE_NORMALISED)
   m.def("look_up(Tensor input, Tensor table) -> Tensor");
   m.def("look_up_backward(Tensor grad_output, Tensor input, Tensor table) -> Tensor");
-  for (const char* name : {"softmax", "softmin", "log_softmax"}) {
-    m.def((std::string(name) + "(Tensor input, int dim) -> Tensor").c_str());
-    m.def((std::string(name) + "_backward(Tensor grad_output, Tensor saved, int dim) -> Tensor").c_str());
-  }
   m.def("statistics(Tensor input, Tensor intervals, bool exponents) -> Tensor");
   m.def("add_statistics(Tensor(a!) sums, Tensor input) -> ()");
   m.def("add_statistics_of_each(Tensor(a!) sums, Tensor[] inputs) -> ()");
@@ -429,16 +434,9 @@ STABLE_TORCH_LIBRARY(torchact, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
-  torchact::implement<torchact::cpu::run>(m);
+  torchact::implement<torchact::cpu::run, torchact::cpu::softmax>(m);
   m.impl("look_up", TORCH_BOX(&torchact::look_up));
   m.impl("look_up_backward", TORCH_BOX(&torchact::look_up_backward));
-  using torchact::cpu::Normalised;
-  m.impl("softmax", TORCH_BOX(&torchact::normalised<Normalised::softmax>));
-  m.impl("softmin", TORCH_BOX(&torchact::normalised<Normalised::softmin>));
-  m.impl("log_softmax", TORCH_BOX(&torchact::normalised<Normalised::log_softmax>));
-  m.impl("softmax_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::softmax>));
-  m.impl("softmin_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::softmin>));
-  m.impl("log_softmax_backward", TORCH_BOX(&torchact::normalised_backward<Normalised::log_softmax>));
   m.impl("statistics", TORCH_BOX(&torchact::statistics));
   m.impl("add_statistics", TORCH_BOX(&torchact::add_statistics));
   m.impl("add_statistics_of_each", TORCH_BOX(&torchact::add_statistics_of_each));
@@ -449,7 +447,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
 
 #ifdef TORCHACT_CUDA
 STABLE_TORCH_LIBRARY_IMPL(torchact, CUDA, m) {
-  torchact::implement<torchact::cuda::run>(m);
+  torchact::implement<torchact::cuda::run, torchact::cuda::softmax>(m);
   m.impl("add_statistics", TORCH_BOX(&torchact::on_cuda::add_statistics));
   m.impl("add_statistics_of_each", TORCH_BOX(&torchact::on_cuda::add_statistics_of_each));
   m.impl("add_within", TORCH_BOX(&torchact::on_cuda::add_within));

@@ -60,12 +60,12 @@ const char* instruction_set();
 namespace cuda {
 
 void run(const Kernel& kernel, const Operands& operands, ScalarType type, const double* parameters);
+void softmax(Normalised kind, const Operands& operands, ScalarType type, int64_t outer, int64_t size, int64_t inner);
 
 // Merge what the diagnostics want to know of a tensor into sums beside it on the device, and do not wait for that.
 void add_statistics(const Operands& operands, ScalarType type, bool binned, double* sums);
 void add_within(const Operands& operands, ScalarType type, const cpu::Intervals& intervals, double* sums);
 void add_largest_of_units(const Tensor& input, int64_t outer, int64_t units, int64_t inner, float* largest);
-
 }  // namespace cuda
 #endif
 

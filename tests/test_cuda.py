@@ -72,7 +72,7 @@ class Emulated:
 
     def __init__(self, library):
         self._library = ctypes.CDLL(str(library))
-        self._library.run.restype = ctypes.c_char_p
+        self._library.run.restype = self._library.softmax.restype = ctypes.c_char_p
         self._library.divide.restype = ctypes.c_int64
 
     def reduce(self, name, x, *others):
@@ -88,6 +88,17 @@ class Emulated:
         self._library.add_largest_of_units.restype = ctypes.c_char_p
         arguments = self.TYPES.index(x.dtype), ctypes.c_void_p(x.data_ptr()), *numbers, _as_argument(largest)
         assert self._library.add_largest_of_units(*arguments) is None
+
+    def softmax(self, name, inputs, output, dim):
+        """Run the kernel of a softmax over a dimension, or of its gradient; return how many blocks it has."""
+        shape, reached = inputs[0].shape, (ctypes.c_int64 * 2)()
+        sizes = math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+        data = (ctypes.c_void_p * (len(inputs) + 1))(*(operand.data_ptr() for operand in (*inputs, output)))
+        arguments = self.TYPES.index(output.dtype), len(inputs), data, *map(ctypes.c_int64, sizes), reached
+        error = self._library.softmax(name.encode(), *arguments)
+        assert error is None, error
+        assert reached[0] == 1
+        return reached[1]
 
     def divide(self, n, d):
         return self._library.divide(ctypes.c_int64(n), ctypes.c_int64(d))
@@ -140,6 +151,10 @@ def guarded(shape, dtype):
     return around[GUARD:-GUARD].view(shape), around
 
 
+def assert_untouched(around):
+    assert bool((torch.cat([around[:GUARD], around[-GUARD:]]) == 77).all())
+
+
 def check(emulated, name, inputs, numbers, reference, ulp):
     """Compare a kernel with its reference on the same numbers in float64; return its launches and blocks."""
     expected = reference(*(x.double() for x in torch.broadcast_tensors(*inputs)))
@@ -147,7 +162,7 @@ def check(emulated, name, inputs, numbers, reference, ulp):
     reached = emulated.run(name, inputs, [output for output, _ in outputs], numbers)
     for (output, around), result in zip(outputs, expected, strict=True):
         assert_close(output, result, ulp)
-        assert bool((torch.cat([around[:GUARD], around[-GUARD:]]) == 77).all())
+        assert_untouched(around)
     return reached
 
 
@@ -211,7 +226,7 @@ def test_gradients_of_halves_go_into_the_halves_of_one_tensor(emulated, length, 
     emulated.run("glu_backward", (grad_output, *x.chunk(2, 1)), grad_input.chunk(2, 1))
     (expected,) = gradients(lambda x: functional.glu(x, 1), ())(grad_output.double(), x.double())
     assert_close(grad_input, expected, ulp=4)
-    assert bool((torch.cat([around[:GUARD], around[-GUARD:]]) == 77).all())
+    assert_untouched(around)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +265,93 @@ def test_division_by_multiplication_is_exact(emulated):
         dividends = [0, d - 1, d, 2**63 - 1, (2**63 - 1) // d * d, max((2**63 - 1) // d * d - 1, 0)]
         for n in dividends + [numbers.randrange(2**63) for _ in range(20)]:
             assert emulated.divide(n, d) == n // d
+
+
+# ---- softmax and its relatives
+
+#: Shapes and the dimension to normalise over: rows that fit into the registers of a team, that begin and end anywhere
+#: in a vector, and that do not fit; columns.
+LINES = {
+    "one entry": ((5, 1), 1),
+    "short rows": ((300, 7), 1),
+    "rows of vectors": ((37, 64), 1),
+    "odd rows": ((9, 1027), 1),
+    "rows of a whole block": ((2, 8208), 1),
+    "rows longer than registers": ((2, 16_403), 1),
+    "two channels": ((3, 2, 50), 1),
+    "channels": ((2, 65, 35), 1),
+    "few long columns": ((1, 4099, 3), 1),
+    "the first of three": ((33, 4, 5), 0),
+}
+SOFTMAXES = {
+    "softmax": (functional.softmax, torch._softmax_backward_data),
+    "softmin": (functional.softmin, lambda g, y, dim, dtype: -torch._softmax_backward_data(g, y, dim, dtype)),
+    "log_softmax": (functional.log_softmax, torch.ops.aten._log_softmax_backward_data),
+}
+
+
+def assert_near(actual, expected, ulp, error):
+    """Compare with what is exact, and with how far the rounding of what it was computed from may have moved it."""
+    unit = torch.finfo(actual.dtype).eps
+    bound = ulp * unit * expected.abs() + error + torch.finfo(actual.dtype).smallest_normal
+    assert bool(((actual.double() - expected).abs() <= bound).all())
+
+
+def assert_softmax(run, name, shape, dim, shift, dtype):
+    """Compare a softmax and its gradient over a dimension, in memory that begins ``shift`` elements after a vector.
+
+    Args:
+        run: writes the result of inputs into an output.
+    """
+    value, gradient = SOFTMAXES[name]
+    logarithmic = name == "log_softmax"
+    g, x = ((4 * noise((math.prod(shape) + shift,), dtype, i))[shift:].view(shape) for i in range(2))
+    # A reference in float64 is rounded as well.
+    rounded = 4 * torch.finfo(dtype).eps if dtype == torch.float64 else torch.finfo(torch.float32).eps
+    y, around = guarded(shape, dtype)
+    run(name, [x], y, dim)
+    expected = value(x.double(), dim)
+    spread = x.double().abs().max() * 2 * rounded  # what exp makes of the rounding of x - max
+    assert_near(y, expected, ulps(dtype), spread if logarithmic else spread * expected)
+    assert_untouched(around)
+
+    saved = torch.cat([y.new_zeros(shift), expected.to(dtype).flatten()])[shift:].view(shape)
+    grad_input, around = guarded(shape, dtype)
+    run(name, [g, saved], grad_input, dim)
+    wide, saved = g.double(), saved.double()
+    total, weights = (wide, saved.exp()) if logarithmic else (wide * saved, saved)
+    cancelled = (wide.abs() + total.abs().sum(dim, keepdim=True)) * weights
+    expected = gradient(wide, saved, dim, torch.float64)
+    assert_near(grad_input, expected, ulps(dtype), 4 * rounded * cancelled)
+    assert_untouched(around)
+
+
+@pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("lines", LINES)
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_of_rows_and_columns(emulated, name, lines, shift, dtype):
+    assert_softmax(emulated.softmax, name, *LINES[lines], shift, dtype)
+
+
+def test_softmax_of_rows_is_read_in_vectors_by_as_many_threads_as_it_takes(emulated, dtype):
+    for size, rows in ((7, 128), (64, 16 if dtype == torch.float64 else 32), (4096, 1)):
+        x = noise((3 if rows == 1 else 300, size), dtype)
+        assert emulated.softmax("softmax", [x], torch.empty_like(x), 1) == math.ceil(len(x) / rows)
+
+
+@pytest.mark.parametrize("lines", ["rows of vectors", "odd rows", "channels"])
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_of_infinities_and_nan(emulated, name, lines, dtype):
+    shape, dim = LINES[lines]
+    lies = torch.empty(shape).movedim(dim, -1).shape
+    lines = noise((math.prod(lies[:-1]), lies[-1]), dtype)
+    for line, number in enumerate((math.nan, math.inf, -math.inf)):
+        lines[line, 5] = lines[line + 3] = number
+    x = lines.view(lies).movedim(-1, dim).contiguous()
+    y = torch.empty_like(x)
+    emulated.softmax(name, [x], y, dim)
+    expected = SOFTMAXES[name][0](x.double(), dim)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
 # ---- statistics

@@ -12,11 +12,14 @@ from tests.test_cuda import (
     FUNCTIONS,
     INTERVALS,
     LAYOUTS,
+    LINES,
     NAMES,
     PAIRS,
     REDUCED,
+    SOFTMAXES,
     arguments,
     assert_close,
+    assert_softmax,
     extremes_and_noise,
     gradients,
     noise,
@@ -125,6 +128,25 @@ def test_tensors_may_lie_in_any_way(layout, dtype):
         expected = gradients(function, numbers)(*torch.broadcast_tensors(*wide))
         for gradient, reference in zip(results(f"{name}_backward", there, numbers), expected, strict=True):
             assert_close(gradient.cpu(), reference, ulp=16)
+
+
+@pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("lines", [*LINES.values(), ((1000, 50_257), 1), ((64, 1000, 77), 1), ((1, 2**24), 1)])
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_of_rows_and_columns(name, lines, shift, dtype):
+    def run(name, inputs, output, dim):
+        operator = getattr(torch.ops.torchact, name if len(inputs) == 1 else f"{name}_backward")
+        output.copy_(operator(*map(moved, inputs), dim))
+
+    assert_softmax(run, name, *lines, shift, dtype)
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_under_autocast_is_float32_as_torch_s(name):
+    x = noise((16, 256), torch.bfloat16).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        assert getattr(torchact.functional, name)(x, 1).dtype == getattr(functional, name)(x, 1).dtype == torch.float32
+    assert getattr(torchact.functional, name)(x, 1).dtype == torch.bfloat16
 
 
 def test_results_lie_as_torch_s_own_do():

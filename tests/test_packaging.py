@@ -313,8 +313,16 @@ def test_the_kernels_run_where_the_wheel_is_installed_and_turned_off_they_give_t
 
 OPERATORS = """
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchact import functional
 from torchact.kernels import extension
 print(extension.status().cuda)
+dtypes = []
+for autocast in (False, True):  # which the kernel would not obey
+    torch.set_autocast_enabled("cuda", autocast)
+    with FakeTensorMode():
+        dtypes.append(functional.softmin(torch.empty(8, 64, dtype=torch.bfloat16, device="cuda"), 1).dtype)
+print(*dtypes)
 for name in extension.operator_names():
     if torch._C._dispatch_has_kernel_for_dispatch_key(f"torchact::{name}", "CUDA"):
         print(name)
@@ -326,8 +334,9 @@ for name in extension.operator_names():
 def test_one_library_has_the_kernels_for_both_devices(installed, tmp_path):
     result = run(installed, "-W", "error", "-c", OPERATORS, where=tmp_path)
     assert result.returncode == 0, result.stderr
-    cuda, *names = result.stdout.splitlines()
+    cuda, dtypes, *names = result.stdout.splitlines()
     assert cuda == "True"
+    assert dtypes == "torch.bfloat16 torch.float32"
     assert {"silu", "silu_backward", "prelu", "prelu_backward", "swiglu_packed", "swiglu_packed_backward"} <= set(names)
 
 

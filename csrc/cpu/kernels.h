@@ -53,8 +53,6 @@ struct UnitsContext {
   int64_t outer, units, inner, begin, end;
 };
 
-enum class Normalised { softmax, softmin, log_softmax, count };
-
 // Columns that lie side by side, `width` of them, each with `size` entries `stride` apart; with stride 1 a single row.
 struct Tile {
   static constexpr int kWidth = 256;  // the most

@@ -8,18 +8,17 @@
 
 namespace torchact::TORCHACT_CAPABILITY {
 
-using cpu::Normalised;
 using cpu::Tile;
 
 template <class T, Normalised kind>
-struct Softmax {
+struct Softmax : formulas::Softmax<T, kind> {
+  using Formula = formulas::Softmax<T, kind>;
+  using Formula::gradient, Formula::signed_input, Formula::term;
+
   static constexpr int kLanes = 32;        // independent maxima and sums of a row: GCC takes no fewer for vectors
   static constexpr int kFewer = 8;         // of them for what is left of a row
   static constexpr int64_t kBlock = 1024;  // entries of a row that are summed up in T; blocks are in float64
   static constexpr int64_t kStretch = 8;   // the same of a column
-
-  // softmin(x) is softmax(-x).
-  static TORCHACT_INLINE T signed_input(T x) { return kind == Normalised::softmin ? -x : x; }
 
   // Applies `one` to the entries from `start` to `end`, with the lane of each: to many at once, then to fewer, so that
   // little of a short row is left to be done one by one.
@@ -78,17 +77,9 @@ struct Softmax {
     }
   }
 
-  // The gradient of one entry, with Σ g y, or of log softmax Σ g, of its row.
-  static TORCHACT_INLINE T gradient_of(T g, T y, T total) {
-    if constexpr (kind == Normalised::log_softmax) return g - math::exp_nonpositive(math::at_most(y, T(0))) * total;
-    return kind == Normalised::softmin ? y * (total - g) : y * (g - total);
-  }
-
-  static TORCHACT_INLINE T term(T g, T y) { return kind == Normalised::log_softmax ? g : g * y; }
-
   static void row_backward(const T* g, const T* y, T* grad_input, int64_t size) {
     const T total = T(sum(size, [=](int64_t i) { return term(g[i], y[i]); }));
-    for_each(size, [=](int64_t i) { grad_input[i] = gradient_of(g[i], y[i], total); });
+    for_each(size, [=](int64_t i) { grad_input[i] = gradient(g[i], y[i], total); });
   }
 
   // Adds up the rows of a tile from `start` on, but no more than a stretch.
@@ -140,7 +131,7 @@ struct Softmax {
   static void strip_backward(const Tile& t, const T* g, const T* y, T* grad_input) {
     T total[Tile::kWidth];
     sums(t, total, [&](int64_t i, int) { return term(g[i], y[i]); });
-    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient_of(g[i], y[i], total[j]); });
+    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient(g[i], y[i], total[j]); });
   }
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {

@@ -9,6 +9,11 @@ namespace torchact::cuda {
 // Starts a kernel on a stream of the current device, and does not wait for it. Returns null, or what went wrong.
 const char* launch(const Kernel& kernel, Type type, const Operands& operands, const double* parameters, void* stream);
 
+// Starts a softmax over lines of `size` entries, in tensors of `outer` times `size` times `inner` that lie side by side:
+// (input) -> output, or (grad_output, output) -> grad_input.
+const char* softmax(Normalised kind, Type type, const Operands& operands, int64_t outer, int64_t size, int64_t inner,
+                    void* stream);
+
 // Merge the statistics of `operands`, one tensor, into `sums` on the device: count, Σ x, Σ x², zeros, non-finite and
 // subnormal numbers, bins of exponents where asked for, and the largest magnitude.
 const char* add_statistics(const Operands& operands, Type type, bool binned, double* sums, void* stream);

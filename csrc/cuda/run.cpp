@@ -55,6 +55,17 @@ void run(const Kernel& kernel, const Operands& operands, ScalarType scalar_type,
             [&](void* stream) { return launch(kernel, type, operands, parameters, stream); });
 }
 
+void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, int64_t outer, int64_t size,
+             int64_t inner) {
+#define TORCHACT_STRING(key) #key,
+  static constexpr const char* kNames[] = {TORCHACT_NORMALISED(TORCHACT_STRING)};
+#undef TORCHACT_STRING
+  const Type type = type_of(scalar_type);
+  if (outer * size * inner == 0) return;
+  on_stream(operands.device, kNames[int(kind)],
+            [&](void* stream) { return softmax(kind, type, operands, outer, size, inner, stream); });
+}
+
 void add_statistics(const Operands& operands, ScalarType scalar_type, bool binned, double* sums) {
   const Type type = type_of(scalar_type);
   if (element_count(operands.geometry) == 0) return;

@@ -63,6 +63,25 @@ extern "C" const char* run(const char* name, bool backward, int type, int inputs
   return error;
 }
 
+// Runs a softmax, or its backward pass if there are two inputs. `data` are the inputs and then the output.
+extern "C" const char* softmax(const char* name, int type, int inputs, void* const* data, int64_t outer, int64_t size,
+                               int64_t inner, int64_t* reached) {
+#define TORCHACT_STRING(key) #key,
+  const int kind = index_of(name, {TORCHACT_NORMALISED(TORCHACT_STRING)});
+#undef TORCHACT_STRING
+  if (kind < 0) return "there is no such operator";
+  Operands o;
+  o.inputs = inputs;
+  o.outputs = 1;
+  std::copy_n(data, inputs, o.input);
+  o.output[0] = data[inputs];
+  begin_together();
+  const char* error = cuda::softmax(Normalised(kind), Type(type), o, outer, size, inner, nullptr);
+  reached[0] = emulation.launches;
+  reached[1] = emulation.blocks;
+  return error;
+}
+
 extern "C" int64_t divide(int64_t n, int64_t d) { return cuda::Divisor(d).divide(n); }
 
 // Merge statistics of a tensor, as csrc/cuda/kernels.h says; they return null, or what went wrong.

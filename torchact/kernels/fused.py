@@ -158,35 +158,38 @@ _MANY = 8192  # entries from which on a compiled softmax makes up for its call, 
 _SHORTEST_OF_HALVES = 64  # entries of a row; torch's would go to float32 and back
 
 
-def fused_normalised(key: str, otherwise: Kernels, *, shortest: int, backward: bool = True) -> Kernels:
+def fused_normalised(
+    key: str, otherwise: Kernels, *, shortest: int, backward: bool = True, on_cuda: bool = False
+) -> Kernels:
     """Return the compiled kernels of a softmax: over long rows, and over dimensions that are not the innermost.
 
     Args:
         key: the activation's.
         otherwise: what runs elsewhere.
         shortest: the length of a row from which on the compiled kernel is faster in float32 and float64.
-        backward: whether gradients are to be computed by the compiled kernel.
+        backward: whether gradients are to be computed by the compiled kernel on the CPU.
+        on_cuda: whether both are on CUDA, where torch's operator obeys autocast and the compiled one would not.
     """
     if not STATUS.loaded:
         return otherwise
     compiled_forward, compiled_backward = operator(key), operator(f"{key}_backward")
 
-    def takes(input: Tensor, dim: int) -> bool:
-        if not (input.is_cpu and input.dtype in _FLOATING and is_served(input) and input.is_contiguous()):
+    def takes(input: Tensor, dim: int, on_cpu: bool = True) -> bool:
+        if not (input.dtype in _FLOATING and is_served(input) and input.is_contiguous()):
             return False
+        if not -input.dim() <= dim < input.dim():
+            return False
+        if not input.is_cpu:
+            return on_cuda and not torch.is_autocast_enabled("cuda")
         least, many = (_SHORTEST_OF_HALVES, 0) if input.dtype in HALF_TYPES else (shortest, _MANY)
-        return (
-            input.numel() >= many
-            and -input.dim() <= dim < input.dim()
-            and (input.size(dim) >= least or input.stride(dim) != 1)
-        )
+        return on_cpu and input.numel() >= many and (input.size(dim) >= least or input.stride(dim) != 1)
 
     def fused_forward(input: Tensor, dim: int) -> Tensor:
         return compiled_forward(input, dim) if takes(input, dim) else otherwise.forward(input, dim)
 
     def fused_backward(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
-        if takes(output, dim) and grad_output.is_contiguous() and grad_output.dtype is output.dtype:
+        if takes(output, dim, backward) and grad_output.is_contiguous() and grad_output.dtype is output.dtype:
             return compiled_backward(grad_output, output, dim)
         return otherwise.backward(grad_output, output, dim)
 
-    return Kernels(fused_forward, fused_backward if backward else otherwise.backward)
+    return Kernels(fused_forward, fused_backward if backward or (on_cuda and STATUS.cuda) else otherwise.backward)
