@@ -1,14 +1,15 @@
 """How much faster than torch each activation must be, and how much faster it was measured to be.
 
-A floor holds for each dtype and number of threads by itself, from 64 K to 1 M elements unless it says otherwise. It is
-data, never an assertion: a machine that is busy with something else misses some.
+A floor holds for each dtype and number of threads by itself, on the CPU from 64 K to 1 M elements unless it says
+otherwise. It is data, never an assertion: a machine that is busy with something else misses some.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -23,13 +24,16 @@ _EXPONENTIAL = frozenset({"elu", "selu", "celu", "softplus", "logsigmoid"})
 #: The labels of those activations that the floors name, into each of which an exponential goes.
 TRANSCENDENTAL = _TANH_LIKE | _EXPONENTIAL | {"sigmoid", "silu", "gelu"}
 
+#: The columns of ratios that a floor can require.
+OVER = ("over_eager", "over_compile", "over_copy")
+
 _BOTH_DTYPES = ("float32", "bfloat16")
 _KERNELS = frozenset({"activations", "gated", "softmax"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What the speed of a provider over that of eager torch and of torch.compile must reach."""
+    """What the speed of a provider over that of eager torch, of torch.compile and of a copy must reach."""
 
     what: str
     labels: frozenset[str] | None = None  #: of the cases, by default all
@@ -38,8 +42,9 @@ class Floor:
     dtypes: tuple[str, ...] = _BOTH_DTYPES
     sizes: tuple[float, float] = (2**16, 2**20)  #: for which it holds, both included
     provider: Literal["torchact", "accelerated"] = "torchact"
-    over_eager: float
+    over_eager: float | None = None
     over_compile: float | None = None
+    over_copy: float | None = None  #: its bytes a second over those of a copy
     mean: bool = False  #: whether it is the geometric mean over all that must reach it, rather than each
 
     def rows(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +139,38 @@ _STATISTICS = Floor(
     over_eager=10,
 )
 
-FLOORS: tuple[Floor, ...] = (*_OF_ACTIVATIONS, _GATED, _MEAN, *_NEVER_BELOW, *_accelerated(), _STATISTICS)
+# On a GPU memory is the bound of all of them, if there is enough to do.
+_AS_FAST_AS_MEMORY = Floor(
+    what="elementwise, forward, backward, from 16 M up",
+    modes=("forward", "backward"),
+    sizes=(2**24, math.inf),
+    over_compile=0.95,
+    over_copy=0.85,
+)
+_ON_CUDA = (
+    _AS_FAST_AS_MEMORY,
+    replace(
+        _AS_FAST_AS_MEMORY,
+        what="packed swiglu, forward, backward, from 16 M up",
+        labels=_names("swiglu, packed"),
+        benchmarks=_names("gated"),
+    ),
+    Floor(
+        what="gated units, forward, backward, from 16 M up",
+        benchmarks=_names("gated"),
+        modes=("forward", "backward"),
+        sizes=(2**24, math.inf),
+        over_eager=2,
+    ),
+)
+
+#: By the device on which they hold.
+FLOORS: Mapping[str, tuple[Floor, ...]] = MappingProxyType(
+    {
+        "cpu": (*_OF_ACTIVATIONS, _GATED, _MEAN, *_NEVER_BELOW, *_accelerated(), _STATISTICS),
+        "cuda": _ON_CUDA,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -146,15 +182,14 @@ class Reached:
     threads: int
     over_eager: float  #: the lowest median, or the geometric mean of all
     over_compile: float
-    lowest: str  #: which is the lowest over eager torch: label, mode and elements
+    over_copy: float
+    lowest: str  #: which is the lowest over what is required first: label, mode and elements
 
     @property
     def met(self) -> bool | None:
-        """Whether both are reached; None if one that is required was not measured."""
-        required = [(self.over_eager, self.floor.over_eager)]
-        if self.floor.over_compile is not None:
-            required.append((self.over_compile, self.floor.over_compile))
-        if any(reached < floor for reached, floor in required):
+        """Whether all are reached; None if one that is required was not measured."""
+        required = [(getattr(self, over), least) for over in OVER if (least := getattr(self.floor, over)) is not None]
+        if any(reached < least for reached, least in required):
             return False
         return None if any(math.isnan(reached) for reached, _ in required) else True
 
@@ -165,28 +200,30 @@ def geometric_mean(values: pd.Series) -> float:
     return float(np.exp(np.log(values).mean())) if len(values) else math.nan
 
 
-def check(rows: pd.DataFrame) -> list[Reached]:
+def check(rows: pd.DataFrame, floors: Sequence[Floor] = FLOORS["cpu"]) -> list[Reached]:
     """Return what was reached of every floor for which something was measured, dtypes and threads apart.
 
     Args:
-        rows: of :func:`benchmarks.results.write`, of one command or of several.
+        rows: of :func:`benchmarks.results.write`, of one command or of several, on one device.
+        floors: of that device.
     """
     return [
         _reached(floor, str(dtype), int(threads), group)
-        for floor in FLOORS
+        for floor in floors
         for (threads, dtype), group in floor.rows(rows).groupby(["threads", "dtype"], sort=False)
     ]
 
 
 def _reached(floor: Floor, dtype: str, threads: int, rows: pd.DataFrame) -> Reached:
     combine = geometric_mean if floor.mean else pd.Series.min
-    over = [float(combine(rows[column])) for column in ("over_eager", "over_compile")]
-    return Reached(floor, dtype, threads, over[0], over[1], _lowest(rows))
+    over = {column: float(combine(rows[column])) for column in OVER}
+    required = next(column for column in OVER if getattr(floor, column) is not None)
+    return Reached(floor, dtype, threads, **over, lowest=_lowest(rows, required))
 
 
-def _lowest(rows: pd.DataFrame) -> str:
-    if rows["over_eager"].isna().all():
+def _lowest(rows: pd.DataFrame, over: str) -> str:
+    if rows[over].isna().all():
         return ""
-    index = rows["over_eager"].idxmin()
+    index = rows[over].idxmin()
     row = rows.loc[index]
     return f"{labels(rows)[index]}, {row['mode']}, {row['elements']}"

@@ -32,20 +32,27 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(statistics.median(ordered), ordered[len(ordered) // 5], ordered[-1 - len(ordered) // 5])
 
 
+def no_wait() -> None:
+    """Return at once: what has been called has also been computed."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """What is timed, and what surrounds a turn of it outside the timing."""
 
     call: Callable[[], object]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    wait: Callable[[], None] = no_wait  #: returns when all that was called has been computed
 
     def microseconds(self, calls: int) -> float:
-        """Return how long a call took, in µs, over one turn of so many."""
+        """Return how long a call took, in µs, over one turn of so many; the device is waited for once."""
         call = self.call
         with self.around():
+            self.wait()
             start = perf_counter_ns()
             for _ in range(calls):
                 call()
+            self.wait()
             return (perf_counter_ns() - start) / calls / 1e3
 
     def calls_in(self, milliseconds: float) -> int:

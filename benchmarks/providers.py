@@ -16,7 +16,7 @@ from torch import Tensor
 import torchact
 from benchmarks.cases import Case, Mode, Operands
 from benchmarks.counterparts import Function
-from benchmarks.interleaved import Runner
+from benchmarks.interleaved import Runner, no_wait
 
 Name = Literal["eager", "compile", "torchact", "accelerated"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -58,10 +58,14 @@ PROVIDERS: Mapping[Name, Provider] = MappingProxyType(
 )
 
 
-def missing(names: Sequence[Name]) -> dict[Name, str]:
-    """Return those that this torchact does not have, each with the reason in one line."""
-    if "accelerated" in names and not hasattr(torchact, "accelerated"):
+def missing(names: Sequence[Name], device: str = "cpu") -> dict[Name, str]:
+    """Return those that this torchact does not have on a device, each with the reason in one line."""
+    if "accelerated" not in names:
+        return {}
+    if not hasattr(torchact, "accelerated"):
         return {"accelerated": "accelerated is left out: this torchact has no torchact.accelerated()"}
+    if device != "cpu":
+        return {"accelerated": "accelerated is left out: torchact.accelerated() replaces torch's operators on the CPU"}
     return {}
 
 
@@ -74,6 +78,11 @@ def compiling() -> Iterator[None]:
             yield
         finally:
             torch.compiler.reset()
+
+
+def waiting_for(device: torch.device) -> Callable[[], None]:
+    """Return what waits until a device has computed what it was asked for."""
+    return functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else no_wait
 
 
 def _both(*arounds: Around) -> Around:
@@ -91,22 +100,24 @@ def _both(*arounds: Around) -> Around:
 
 def runner(provider: Provider, function: Function, operands: Operands, grad_output: Tensor, mode: Mode) -> Runner:
     """Return what times one mode of a function: for backward, the graph is built here."""
+    wait = waiting_for(grad_output.device)
     if mode == "forward":
-        return Runner(functools.partial(function, *operands), _both(torch.no_grad, provider.around))
+        return Runner(functools.partial(function, *operands), _both(torch.no_grad, provider.around), wait)
     leaves = [operand.clone().requires_grad_() for operand in operands]
     if mode == "both":
 
         def forward_and_backward() -> object:
             return torch.autograd.grad(function(*leaves), leaves, grad_output)
 
-        return Runner(forward_and_backward, provider.around)
+        return Runner(forward_and_backward, provider.around, wait)
     with provider.around():
         output = function(*leaves)
     backward = functools.partial(torch.autograd.grad, output, leaves, grad_output, retain_graph=True)
-    return Runner(backward, provider.around)
+    return Runner(backward, provider.around, wait)
 
 
-def copy(elements: int, dtype: torch.dtype) -> tuple[Runner, int]:
+def copy(elements: int, dtype: torch.dtype, device: torch.device) -> tuple[Runner, int]:
     """Return what times a plain copy into memory that is there already, and the bytes that it moves."""
-    source = torch.ones(elements, dtype=dtype)
-    return Runner(functools.partial(torch.empty_like(source).copy_, source), torch.no_grad), 2 * source.nbytes
+    source = torch.ones(elements, dtype=dtype, device=device)
+    copying = functools.partial(torch.empty_like(source).copy_, source)
+    return Runner(copying, torch.no_grad, waiting_for(device)), 2 * source.nbytes

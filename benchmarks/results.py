@@ -45,7 +45,7 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "result that is new may stay in the cache",
         "over_copy_low": "the same, 20th percentile",
         "over_copy_high": "the same, 80th percentile",
-        "device": "the processor's name",
+        "device": "the name of the processor, or of the GPU, on which it was measured",
         "torch_instructions": "the vector instructions that torch uses",
         "instructions": "those that torchact's compiled kernels use; empty if there are none",
         "torch": "torch's version",
@@ -66,10 +66,10 @@ def _instructions() -> str | None:
     return None if status is None else status().instruction_set
 
 
-def circumstances() -> dict[str, Any]:
-    """Return the columns that are the same in all rows of a run."""
+def circumstances(device: str = "cpu") -> dict[str, Any]:
+    """Return the columns that are the same in all rows of a run on a device."""
     return {
-        "device": _processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "torch_instructions": torch.backends.cpu.get_cpu_capability(),
         "instructions": _instructions(),
         "torch": str(torch.__version__),

@@ -43,18 +43,22 @@ class Settings:
     sizes: tuple[int, ...] = (16, 2**12, 2**16, 2**20, 2**24)  #: numbers of elements
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
     modes: tuple[Mode, ...] = MODES
-    threads: tuple[int, ...] = ()  #: numbers of threads, by default one and all that torch uses
+    device: Literal["cpu", "cuda"] = "cpu"  #: where to measure
+    threads: tuple[int, ...] = ()  #: numbers of threads, by default one and, on the CPU, all that torch uses
     providers: tuple[Name, ...] = NAMES  #: a copy is timed besides
     seconds: float = 0.3  #: about how long to measure one mode of one activation, all providers together
     rounds: int = 25  #: how often to measure it at most; 5 rounds are taken however long they last
     out: Path | None = None  #: the CSV; its picture goes beside it; by default runs/benchmarks/<command>.csv
     pictured: int = 2**20  #: the number of elements to draw; the largest one if it was not measured
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Raise a ValueError, which begins with the setting's name, if one makes no sense here."""
         for name, smallest in (("sizes", 1), ("threads", 1), ("rounds", 1)):
             given = getattr(self, name)
             if min(given, default=smallest) < smallest if isinstance(given, tuple) else given < smallest:
                 raise ValueError(f"{name}: expected at least {smallest}, got {given!r}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: expected 'cpu', since torch finds no GPU, got 'cuda'")
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,12 @@ def _measure_mode(
     case: Case, point: Point, settings: Settings, functions: dict[Name, Function], mode: Mode
 ) -> list[dict[str, Any]]:
     dtype: torch.dtype = getattr(torch, point.dtype)
-    operands = case.operands(point.elements, dtype)
+    device = torch.device(settings.device)
+    operands = tuple(operand.to(device) for operand in case.operands(point.elements, dtype))
     with torch.no_grad():
         output = case.theirs(*operands)
-    grad_output = torch.randn(output.shape).to(output.dtype)
-    copying, copied = copy(point.elements, dtype)
+    grad_output = torch.randn(output.shape).to(device, output.dtype)
+    copying, copied = copy(point.elements, dtype, device)
     runners: dict[str, Runner] = {
         name: runner(PROVIDERS[name], function, operands, grad_output, mode) for name, function in functions.items()
     }
@@ -142,7 +147,8 @@ def figures(timings: Timings, name: str, moved: int, copied: int) -> dict[str, A
 
 def points(settings: Settings) -> Iterator[Point]:
     """Yield where to measure, small sizes first."""
-    for threads in dict.fromkeys(settings.threads or (1, torch.get_num_threads())):
+    usual = (1, torch.get_num_threads()) if settings.device == "cpu" else (1,)
+    for threads in dict.fromkeys(settings.threads or usual):
         for elements in settings.sizes:
             for dtype in settings.dtypes:
                 yield Point(dtype, elements, threads)
@@ -150,12 +156,13 @@ def points(settings: Settings) -> Iterator[Point]:
 
 def run(command: str, settings: Settings, console: Console) -> pd.DataFrame:
     """Measure, print and write the cases of one command, and return all rows."""
+    settings.validate()
     cases = chosen(COMMANDS[command](), settings.only)
-    left_out = missing(settings.providers)
+    left_out = missing(settings.providers, settings.device)
     for line in left_out.values():
         console.print(line)
     providers = [name for name in settings.providers if name not in left_out]
-    of_run = {"benchmark": command, **results.circumstances()}
+    of_run = {"benchmark": command, **results.circumstances(settings.device)}
     rows: list[dict[str, Any]] = []
     for point in points(settings):
         fitting = [case for case in cases if point.elements % case.unit == 0]
@@ -188,7 +195,7 @@ def report(command: str, settings: Settings) -> None:
     means = tables.means(rows)
     if means.rows:
         console.print(means)
-    console.print(tables.floors(floors.check(rows)))
+    console.print(tables.floors(floors.check(rows, floors.FLOORS[settings.device])))
     path = _path(command, settings)
     picture = path.with_suffix(".png")
     pictures.write(pictures.draw(rows, settings.pictured), picture)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from rich.table import Table
 
-from benchmarks.floors import TRANSCENDENTAL, Reached, geometric_mean, labels
+from benchmarks.floors import OVER, TRANSCENDENTAL, Reached, geometric_mean, labels
 
 #: The ratios that are shown: the heading, whose speed, and over whose.
 RATIOS = (
@@ -81,19 +81,18 @@ def means(rows: pd.DataFrame) -> Table:
 
 def floors(reached: Sequence[Reached]) -> Table:
     """Return the table of what must be reached and what was; of several it shows the lowest."""
-    headings = ("floor", "dtype", "threads", "over eager", "over compile", "met", "lowest")
+    over = [column for column in OVER if any(getattr(result.floor, column) is not None for result in reached)]
+    headings = ("floor", "dtype", "threads", *(column.replace("_", " ") for column in over), "met", "lowest")
     table = Table(*headings, title="Must reach (reached / required)")
     for result in reached:
-        table.add_row(*_floor_cells(result))
+        table.add_row(*_floor_cells(result, over))
     return table
 
 
-def _floor_cells(result: Reached) -> Iterator[str]:
+def _floor_cells(result: Reached, over: Sequence[str]) -> Iterator[str]:
     yield from (result.floor.what, result.dtype, str(result.threads))
-    for reached, required in (
-        (result.over_eager, result.floor.over_eager),
-        (result.over_compile, result.floor.over_compile),
-    ):
+    for column in over:
+        reached, required = getattr(result, column), getattr(result.floor, column)
         measured = "-" if math.isnan(reached) else f"{reached:.3g}"
         yield "" if required is None else f"{measured} / {required:g}"
     yield {True: "yes", False: "NO", None: "?"}[result.met]

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import cases, floors, interleaved, pictures, providers, results, speed, tables
 from benchmarks.__main__ import main
@@ -106,6 +107,32 @@ def test_what_surrounds_a_turn_is_not_timed_and_entered_once(clock):
     assert len(entered) == 1
 
 
+def test_a_device_is_waited_for_within_the_timing(clock):
+    queued = []
+
+    def wait():
+        clock.nanoseconds += 5000 * len(queued)
+        queued.clear()
+
+    queued.append("of another turn")
+    assert Runner(lambda: queued.append("call"), wait=wait).microseconds(4) == 5
+
+
+def test_a_gpu_is_waited_for_in_every_mode(monkeypatch):
+    waited = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    device = torch.device("cuda", 1)
+    providers.waiting_for(device)()
+    assert waited == [device]
+    (case,) = (case for case in cases.activations() if case.label == "tanh")
+    monkeypatch.setattr(providers, "waiting_for", lambda device: lambda: waited.append(device))
+    for mode in cases.MODES:
+        provider = providers.PROVIDERS["eager"]
+        providers.runner(provider, case.theirs, case.operands(16, torch.float32), torch.ones(16), mode).microseconds(3)
+    providers.copy(16, torch.float32, torch.device("cpu"))[0].microseconds(1)
+    assert waited[1:] == [torch.device("cpu")] * 8  # before and after a turn
+
+
 def test_the_order_changes_from_round_to_round(clock):
     order = []
     runners = {name: Runner(lambda name=name: order.append(name)) for name in "abc"}
@@ -164,6 +191,15 @@ def test_both_compute_the_same_of_as_many_elements_as_asked_for(case, dtype):
     # torch.sin(omega * x) rounds its argument, which is up to 90.
     tolerance = (90 if case.activation == "sine" else 8) * torch.finfo(dtype).eps
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", EVERY_CASE, ids=lambda case: case.label)
+def test_both_run_on_a_gpu(case):
+    # Without a GPU a tensor can say that it is on one.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        like = case.operands(ELEMENTS, torch.bfloat16)
+        operands = [torch.empty(operand.shape, dtype=operand.dtype, device="cuda") for operand in like]
+        assert case.ours(*operands).device.type == case.theirs(*operands).device.type == "cuda"
 
 
 def test_statistics_are_compared_with_what_counts_the_same():
@@ -277,7 +313,7 @@ def test_a_provider_that_is_not_there_is_left_out_in_one_line(monkeypatch):
 
 
 def test_a_copy_moves_what_it_reads_and_writes():
-    runner, moved = providers.copy(1000, torch.bfloat16)
+    runner, moved = providers.copy(1000, torch.bfloat16, torch.device("cpu"))
     assert moved == 4000
     assert torch.equal(runner.call(), torch.ones(1000, dtype=torch.bfloat16))
 
@@ -312,9 +348,26 @@ def test_a_table_is_documented_and_reads_back(tmp_path):
 
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"sizes: expected at least 1, got \(16, 0\)"):
-        speed.Settings(sizes=(16, 0))
+        speed.Settings(sizes=(16, 0)).validate()
     with pytest.raises(ValueError, match="rounds: expected at least 1, got 0"):
-        speed.Settings(rounds=0)
+        speed.Settings(rounds=0).validate()
+
+
+def test_without_a_gpu_none_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        main(["softmax", "--device", "cuda"])
+    assert stopped.value.code == 2
+    message = "python -m benchmarks: device: expected 'cpu', since torch finds no GPU, got 'cuda'"
+    assert capsys.readouterr().err.splitlines() == [message]
+
+
+def test_on_a_gpu_one_thread_calls_and_nothing_is_accelerated(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    settings = speed.Settings(sizes=(16,), dtypes=("float32",), device="cuda")
+    assert [point.threads for point in speed.points(settings)] == [1]
+    (line,) = providers.missing(settings.providers, settings.device).values()
+    assert line == "accelerated is left out: torchact.accelerated() replaces torch's operators on the CPU"
 
 
 def test_one_and_all_threads_are_measured_once_each():
@@ -424,7 +477,7 @@ def test_never_below_holds_from_a_million_up_and_for_every_kernel():
 
 
 def test_accelerated_functions_must_reach_what_torchact_must():
-    of = {floor.what: floor for floor in floors.FLOORS if floor.provider == "accelerated"}
+    of = {floor.what: floor for floor in floors.FLOORS["cpu"] if floor.provider == "accelerated"}
     assert {what: (floor.over_eager, floor.over_compile, floor.dtypes) for what, floor in of.items()} == {
         "accelerated gelu-tanh, mish, tanh forward": (4, None, ("float32",)),
         "accelerated gelu-tanh, mish backward": (4, None, ("float32",)),
@@ -435,10 +488,25 @@ def test_accelerated_functions_must_reach_what_torchact_must():
     }
 
 
-@pytest.mark.parametrize("floor", floors.FLOORS, ids=lambda floor: floor.what)
+@pytest.mark.parametrize(
+    "floor", [floor for of_device in floors.FLOORS.values() for floor in of_device], ids=lambda floor: floor.what
+)
 def test_every_floor_is_of_cases_that_there_are(floor):
     there = {case.label for command in floor.benchmarks for case in COMMANDS[command]()}
     assert floor.labels is None or floor.labels <= there
+
+
+def test_on_a_gpu_what_must_be_reached_is_a_part_of_the_speed_of_a_copy():
+    slow = row(elements=2**24, over_eager=3.0, over_compile=0.97, over_copy=0.84, mode="backward")
+    rows = pd.DataFrame([row(elements=2**24, over_eager=1.0, over_copy=0.9), slow, row(over_copy=0.1)])
+    (result,) = floors.check(rows, floors.FLOORS["cuda"])
+    assert (result.over_compile, result.over_copy, result.met) == (0.97, 0.84, False)
+    assert result.lowest == "tanh, backward, 16777216"
+    text = printed(tables.floors([result]))
+    assert re.search(r"over compile +┃ over copy +┃ met", text)
+    assert re.search(r"0.97 / 0.95 +│ 0.84 / 0.85 +│ NO", text)
+    rows.loc[1, "over_copy"] = 0.85
+    assert floors.check(rows, floors.FLOORS["cuda"])[0].met is True
 
 
 def printed(table):
