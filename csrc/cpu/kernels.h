@@ -60,6 +60,13 @@ struct Tile {
   int width;
 };
 
+constexpr int64_t kAhead = 4;  // how many short lines before it is needed memory is asked for one
+
+// Asks memory for what is needed soon: it does not foresee short lines that are far apart.
+inline void prefetch(const void* data, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(data) + i);
+}
+
 struct Kernels {
   const char* name;
   std::array<Loops, std::size_t(Elementwise::count)> elementwise;

@@ -11,7 +11,7 @@
 namespace torchact::cpu {
 namespace {
 
-constexpr int64_t kCopied = 4096;  // entries of short rows that are worked on together
+constexpr int64_t kCopied = 512;  // entries of short rows that are worked on together: copies stay in the nearest cache
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
 constexpr int64_t kPart = 1 << 16;  // entries that are reduced one after the other, however many threads there are
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
@@ -246,13 +246,19 @@ class TileLoop {
     float* copy = room.data();
     for (int k = 0; k < operands_.inputs; ++k) {
       const void* lies = std::exchange(inputs[k], copy);
-      for (int64_t line = 0; line < lines.count; ++line, copy += lines.length)
-        convert(half_->widen, static_cast<const char*>(lies) + line * lines.apart * size_, copy, lines.length);
+      for (int64_t line = 0; line < lines.count; ++line, copy += lines.length) {
+        const char* from = static_cast<const char*>(lies) + line * lines.apart * size_;
+        if (line + kAhead < lines.count) prefetch(from + kAhead * lines.apart * size_, lines.length * size_);
+        convert(half_->widen, from, copy, lines.length);
+      }
     }
     void* result = copy;
     loop_(inputs, &result, rows, &tile);
-    for (int64_t line = 0; line < lines.count; ++line, copy += lines.length)
-      convert(half_->narrow, copy, static_cast<char*>(outputs[0]) + line * lines.apart * size_, lines.length);
+    for (int64_t line = 0; line < lines.count; ++line, copy += lines.length) {
+      char* to = static_cast<char*>(outputs[0]) + line * lines.apart * size_;
+      if (line + kAhead < lines.count) prefetch(to + kAhead * lines.apart * size_, lines.length * size_);
+      convert(half_->narrow, copy, to, lines.length);
+    }
   }
 
  private:

@@ -82,56 +82,67 @@ struct Softmax : formulas::Softmax<T, kind> {
     for_each(size, [=](int64_t i) { grad_input[i] = gradient(g[i], y[i], total); });
   }
 
-  // Adds up the rows of a tile from `start` on, but no more than a stretch.
-  template <class Term>
-  static TORCHACT_INLINE void add_stretch(const Tile& t, int64_t start, T* total, Term term) {
+  // Asks memory for a row of a tile that is needed soon: it does not foresee short rows that are far apart.
+  static TORCHACT_INLINE void prefetch(const Tile& t, int64_t row, const T* from) {
+    if (t.stride == t.width || row >= t.size) return;
+    cpu::prefetch(from + row * t.stride, t.width * int64_t(sizeof(T)));
+  }
+
+  // Adds up the rows of a tile from `start` on, but no more than a stretch. Operands are what is read or written.
+  template <class Term, class... Operand>
+  static TORCHACT_INLINE void add_stretch(const Tile& t, int64_t start, T* total, Term term, Operand... operands) {
     const int64_t end = start + kStretch < t.size ? start + kStretch : t.size;
     for (int j = 0; j < t.width; ++j) total[j] = 0;
-    for (int64_t k = start; k < end; ++k)
+    for (int64_t k = start; k < end; ++k) {
+      (prefetch(t, k + cpu::kAhead, operands), ...);
       for (int j = 0; j < t.width; ++j) total[j] += term(k * t.stride + j, j);
+    }
   }
 
   // Adds up each column; a long one in stretches, whose sums are added up in float64.
-  template <class Term>
-  static TORCHACT_INLINE void sums(const Tile& t, T* total, Term term) {
-    add_stretch(t, 0, total, term);
+  template <class Term, class... Operand>
+  static TORCHACT_INLINE void sums(const Tile& t, T* total, Term term, Operand... operands) {
+    add_stretch(t, 0, total, term, operands...);
     if (t.size <= kStretch) return;
     double wide[Tile::kWidth];
     for (int j = 0; j < t.width; ++j) wide[j] = total[j];
     for (int64_t start = kStretch; start < t.size; start += kStretch) {
-      add_stretch(t, start, total, term);
+      add_stretch(t, start, total, term, operands...);
       for (int j = 0; j < t.width; ++j) wide[j] += total[j];
     }
     for (int j = 0; j < t.width; ++j) total[j] = T(wide[j]);
   }
 
-  template <class One>
-  static TORCHACT_INLINE void for_tile(const Tile& t, One one) {
-    for (int64_t k = 0; k < t.size; ++k)
-      for (int j = 0; j < t.width; ++j) one(k * t.stride + j, j);
+  template <class One, class... Operand>
+  static TORCHACT_INLINE void for_tile(const Tile& t, One one, Operand... operands) {
+    for (int64_t k = 0; k < t.size; ++k) {
+      (prefetch(t, k + cpu::kAhead, operands), ...);
+      for_each(t.width, [&](int64_t j) { one(k * t.stride + j, int(j)); });
+    }
   }
 
   static void strip(const Tile& t, const T* x, T* y) {
     T most[Tile::kWidth], total[Tile::kWidth];
     for (int j = 0; j < t.width; ++j) most[j] = T(-math::kInfinity);
-    for_tile(t, [&](int64_t i, int j) {
+    auto raise = [&](int64_t i, int j) {
       const T v = signed_input(x[i]);
       most[j] = v > most[j] ? v : most[j];
-    });
+    };
+    for_tile(t, raise, x);
     if constexpr (kind == Normalised::log_softmax) {
       sums(t, total, [&](int64_t i, int j) { return math::exp_nonpositive(x[i] - most[j]); });
       for (int j = 0; j < t.width; ++j) total[j] = math::log_from_one(total[j]);
-      for_tile(t, [&](int64_t i, int j) { y[i] = (x[i] - most[j]) - total[j]; });
+      for_tile(t, [&](int64_t i, int j) { y[i] = (x[i] - most[j]) - total[j]; }, y);
     } else {
-      sums(t, total, [&](int64_t i, int j) { return y[i] = math::exp_nonpositive(signed_input(x[i]) - most[j]); });
+      sums(t, total, [&](int64_t i, int j) { return y[i] = math::exp_nonpositive(signed_input(x[i]) - most[j]); }, y);
       for_tile(t, [&](int64_t i, int j) { y[i] = y[i] / total[j]; });
     }
   }
 
   static void strip_backward(const Tile& t, const T* g, const T* y, T* grad_input) {
     T total[Tile::kWidth];
-    sums(t, total, [&](int64_t i, int) { return term(g[i], y[i]); });
-    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient(g[i], y[i], total[j]); });
+    sums(t, total, [&](int64_t i, int) { return term(g[i], y[i]); }, g, y);
+    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient(g[i], y[i], total[j]); }, grad_input);
   }
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {
