@@ -82,7 +82,7 @@ struct Softmax : formulas::Softmax<T, kind> {
     for_each(size, [=](int64_t i) { grad_input[i] = gradient(g[i], y[i], total); });
   }
 
-  // Asks memory for a row of a tile that is needed soon: it does not foresee short rows that are far apart.
+  // Asks memory for a row of a tile that is needed soon, unless its rows lie side by side.
   static TORCHACT_INLINE void prefetch(const Tile& t, int64_t row, const T* from) {
     if (t.stride == t.width || row >= t.size) return;
     cpu::prefetch(from + row * t.stride, t.width * int64_t(sizeof(T)));
