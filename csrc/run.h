@@ -66,6 +66,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType type, int64_t
 void add_statistics(const Operands& operands, ScalarType type, bool binned, double* sums);
 void add_within(const Operands& operands, ScalarType type, const cpu::Intervals& intervals, double* sums);
 void add_largest_of_units(const Tensor& input, int64_t outer, int64_t units, int64_t inner, float* largest);
+
 }  // namespace cuda
 #endif
 

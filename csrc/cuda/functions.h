@@ -1,6 +1,8 @@
 // What a kernel applies to each element: a formula's value, or gradients by its derivatives.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "../formulas.h"
 
 namespace torchact::cuda {

@@ -1,19 +1,17 @@
 // The kernel that applies a formula to tensors of any strides, for each of the formulas.
 #include "kernels.h"
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <type_traits>
 
 #include "access.h"
 #include "functions.h"
+#include "launch.h"
 
 namespace torchact::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
 
 // What a kernel is given by value, besides the function.
 struct Task {
@@ -136,18 +134,14 @@ constexpr Directions kPair[] = {TORCHACT_PAIRS(TORCHACT_OF_TWO)};
 #undef TORCHACT_OF_TWO
 
 cudaError_t start(const Starts& starts, const Operands& o, const Geometry& geometry, Type type, const double* parameters,
-                  cudaStream_t stream) {
+                  void* stream) {
   const Start& kernel = has_vectors(geometry, o, size_of(type)) ? starts.vectors : starts.elements;
   Task task{Layout(geometry, o.inputs + o.outputs, kernel.elements), type};
   std::copy_n(o.input, o.inputs, task.input);
   std::copy_n(o.output, o.outputs, task.output);
   const int64_t blocks = block_count(task.layout.parts, kThreads * kernel.steps);
   if (blocks > kMostBlocks) return cudaErrorInvalidConfiguration;
-  cudaLaunchConfig_t configuration = {};
-  configuration.gridDim = dim3(unsigned(blocks));
-  configuration.blockDim = dim3(kThreads);
-  configuration.stream = stream;
-  return kernel.start(configuration, task, parameters);
+  return kernel.start(configuration(blocks, kThreads, stream), task, parameters);
 }
 
 }  // namespace
@@ -156,10 +150,9 @@ const char* launch(const Kernel& kernel, Type type, const Operands& operands, co
   const Directions& directions = kernel.of_two ? kPair[kernel.formula] : kElementwise[kernel.formula];
   const Starts& starts = (kernel.backward ? directions.backward : directions.forward)[type == Type::float64];
   const Geometry geometry = coalesced(operands.geometry, operands.inputs + operands.outputs);
-  const cudaError_t error = each_slice(operands, geometry, size_of(type), [&](const Operands& slice, const Geometry& g) {
-    return start(starts, slice, g, type, parameters, static_cast<cudaStream_t>(stream));
-  });
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return message(each_slice(operands, geometry, size_of(type), [&](const Operands& slice, const Geometry& g) {
+    return start(starts, slice, g, type, parameters, stream);
+  }));
 }
 
 }  // namespace torchact::cuda

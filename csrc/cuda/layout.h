@@ -80,13 +80,15 @@ struct Layout {
   }
 };
 
+inline bool is_aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0; }
+
 // Whether every part of every operand begins where a vector can be read or written, and lies side by side or repeats.
 inline bool has_vectors(const Geometry& g, const Operands& o, int element_size) {
   for (int i = 0; i < o.inputs + o.outputs; ++i) {
     const bool is_input = i < o.inputs;
     if (is_input && g.strides[i][0] == 0) continue;
     const void* data = is_input ? o.input[i] : o.output[i - o.inputs];
-    bool aligned = g.strides[i][0] == 1 && reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
+    bool aligned = g.strides[i][0] == 1 && is_aligned(data);
     for (int d = 1; d < g.dimensions; ++d) aligned &= g.strides[i][d] * element_size % kVectorBytes == 0;
     if (!aligned) return false;
   }

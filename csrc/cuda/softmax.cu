@@ -1,21 +1,19 @@
 // Softmax and its relatives over a dimension of tensors that lie side by side: a team of threads for each line, which is
 // a row, whose entries lie side by side, or a column.
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <bit>
 
 #include "access.h"
 #include "functions.h"
+#include "launch.h"
 
 namespace torchact::cuda {
 namespace {
 
-constexpr int kThreads = 128;        // of a block whose lines are short
-constexpr int kMostThreads = 512;    // of a block, and of the team of a row
-constexpr int kColumns = 32;         // that a block reads at once, so that memory answers them together
-constexpr int kKept = 4;             // parts of a row that a thread keeps in registers
-constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
+constexpr int kThreads = 128;      // of a block whose lines are short
+constexpr int kMostThreads = 512;  // of a block, and of the team of a row
+constexpr int kColumns = 32;       // that a block reads at once, so that memory answers them together
+constexpr int kKept = 4;           // parts of a row that a thread keeps in registers
 
 // What kernels are given by value: lines of `size` entries, `inner` of them side by side.
 struct Task {
@@ -315,8 +313,6 @@ Launch choose(Normalised kind, bool backward, Task& task, bool vectors) {
   return backward ? choose<Backward, float>(kind, task, vectors) : choose<Forward, float>(kind, task, vectors);
 }
 
-bool is_aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0; }
-
 }  // namespace
 
 const char* softmax(Normalised kind, Type type, const Operands& o, int64_t outer, int64_t size, int64_t inner,
@@ -326,14 +322,10 @@ const char* softmax(Normalised kind, Type type, const Operands& o, int64_t outer
   const bool vectors = std::all_of(o.input, o.input + o.inputs, is_aligned) && is_aligned(o.output[0]);
   const Launch launch = choose(kind, o.inputs == 2, task, vectors);
   const int64_t blocks = block_count(task.lines, launch.lines);
-  if (blocks > kMostBlocks) return cudaGetErrorString(cudaErrorInvalidConfiguration);
-  cudaLaunchConfig_t configuration = {};
-  configuration.gridDim = dim3(unsigned(blocks));
-  configuration.blockDim = dim3(unsigned(launch.threads));
-  configuration.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchKernelEx(&configuration, launch.kernel, task);
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  if (blocks > kMostBlocks) return message(cudaErrorInvalidConfiguration);
+  const cudaLaunchConfig_t c = configuration(blocks, launch.threads, stream);
+  cudaLaunchKernelEx(&c, launch.kernel, task);
+  return message(cudaGetLastError());
 }
 
 }  // namespace torchact::cuda

@@ -1,10 +1,9 @@
 // One pass over a tensor for all that the diagnostics want to know of it.
-#include <cuda_runtime.h>
-
 #include <algorithm>
 
 #include "access.h"
 #include "kernels.h"
+#include "launch.h"
 
 namespace torchact::cuda {
 
@@ -13,7 +12,7 @@ using namespace TORCHACT_CAPABILITY;
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = 1024;  // more than run at once; each thread takes its share of a large tensor
+constexpr int64_t kEnoughBlocks = 1024;  // more than run at once; each thread takes its share of a large tensor
 
 enum class Counted { moments, bins, within };
 
@@ -109,15 +108,9 @@ __global__ void __launch_bounds__(kThreads) reduce(const __grid_constant__ Task 
   }
 }
 
-cudaLaunchConfig_t configuration(int64_t blocks, void* stream) {
-  cudaLaunchConfig_t c = {};
-  c.gridDim = dim3(unsigned(std::clamp(blocks, int64_t(1), kMostBlocks)));
-  c.blockDim = dim3(unsigned(kThreads));
-  c.stream = static_cast<cudaStream_t>(stream);
-  return c;
+cudaLaunchConfig_t configuration_for(int64_t parts, void* stream) {
+  return configuration(std::clamp(block_count(parts, kThreads), int64_t(1), kEnoughBlocks), kThreads, stream);
 }
-
-const char* message(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
 
 template <class C, Counted counted>
 cudaError_t start(const Operands& o, const Geometry& geometry, Type type, const Intervals& intervals, double* sums,
@@ -125,7 +118,7 @@ cudaError_t start(const Operands& o, const Geometry& geometry, Type type, const 
   constexpr int most = sizeof(C) == 4 ? 8 : 4;
   const bool vectors = has_vectors(geometry, o, size_of(type));
   const Task task{Layout(geometry, 1, vectors ? most : 1), type, o.input[0], smallest_normal(type), intervals};
-  const cudaLaunchConfig_t c = configuration(block_count(task.layout.parts, kThreads), stream);
+  const cudaLaunchConfig_t c = configuration_for(task.layout.parts, stream);
   cudaLaunchKernelEx(&c, vectors ? &reduce<C, most, counted> : &reduce<C, 1, counted>, task, sums);
   return cudaGetLastError();
 }
@@ -169,7 +162,7 @@ const char* add_within(const Operands& operands, Type type, const Intervals& int
 const char* add_largest_of_units(const void* input, Type type, int64_t outer, int64_t units, int64_t inner,
                                  float* largest, void* stream) {
   const int64_t entries = outer * units * inner;
-  const cudaLaunchConfig_t c = configuration(block_count(entries, kThreads), stream);
+  const cudaLaunchConfig_t c = configuration_for(entries, stream);
   cudaLaunchKernelEx(&c, type == Type::float64 ? &raise<double> : &raise<float>, input, type, entries, Divisor(inner),
                      Divisor(units), largest);
   return message(cudaGetLastError());
