@@ -320,16 +320,6 @@ TORCHACT_INLINE T exp_nonpositive(T hi, T lo = T(-0.0)) {
   return Exponential<T, Reach::own>(at_least(hi, kLeast<T, Reach::own>), lo).value();
 }
 
-// exp(x) for -101 ≤ x ≤ 0, in float32; 4e-6, which is enough for a result of 8 bits, or what a subnormal number has.
-TORCHACT_INLINE float brief_exp(float x) {
-  const float shifted = mul_add(x, 1.44269504f, 12582912.0f), n = shifted - 12582912.0f;
-  const float r = mul_add(n, -0.693147181f, x);
-  const float q = mul_add(r * r, polynomial(r, 0.49999, 0.16667, 0.0417), r);
-  const uint32_t bits = (__builtin_bit_cast(uint32_t, shifted) + (127u + 24u)) << 23;
-  const float power = __builtin_bit_cast(float, bits);
-  return mul_add(power, q, power) * 0x1p-24f;
-}
-
 // exp(-|x|), of NaN 0.
 template <class T>
 TORCHACT_INLINE T exp_of_minus_magnitude(T x) {

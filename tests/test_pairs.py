@@ -1,6 +1,7 @@
 """Activations of two tensors: a learnable parameter, or both halves of a gated unit as two tensors."""
 
 import functools
+import math
 
 import pytest
 import torch
@@ -62,10 +63,11 @@ def pair(request):
     return function, plain, second
 
 
-def gradients(function, first, second):
+def gradients(function, first, second, *, of_ones=False):
     first, second = leaf(first), leaf(second)
     y = function(first, second)
-    return y.detach(), *torch.autograd.grad(y, (first, second), noise_like(y))
+    grad_output = torch.ones_like(y) if of_ones else noise_like(y)
+    return y.detach(), *torch.autograd.grad(y, (first, second), grad_output)
 
 
 def test_values_and_both_gradients_are_those_of_plain_torch(pair):
@@ -239,6 +241,31 @@ def test_a_number_that_is_a_tensor_to_learn_gets_its_gradient(function, value, r
     (actual,) = torch.autograd.grad(function(x, parameter).sum(), parameter)
     expected = func.grad(lambda parameter: function(X, parameter).sum())(parameter.detach())
     assert_within_ulp(actual, expected, ulp=16, scale=10)
+
+
+GATED = [
+    name for name, (function, _) in PAIRS.items() if name not in ("prelu", "swish", "snake") and " by " not in name
+]
+
+
+@pytest.mark.parametrize("name", [*GATED, "swiglu, alpha=-0.5"])
+@pytest.mark.parametrize("value", [1.0, -1e30, 3.3e38, 1e-30, 0.0, math.inf, math.nan])
+def test_gated_units_of_bfloat16_round_once_at_every_gate(name, value):
+    # Half a unit in the last place, and what the formula for 8 bits adds. Sizes are odd: the last number has no pair.
+    gate = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)[: 2**16 - 1]
+    function = two(functional.swiglu, alpha=-0.5) if name == "swiglu, alpha=-0.5" else PAIRS[name][0]
+    operands = torch.full_like(gate, value), gate
+    if name == "glu first":
+        operands = operands[::-1]
+    of_double = [operand.double() for operand in operands]
+    pairs = zip(
+        gradients(function, *operands, of_ones=True), gradients(function, *of_double, of_ones=True), strict=True
+    )
+    for actual, expected in pairs:
+        assert actual.dtype is torch.bfloat16
+        finite = expected.bfloat16().isfinite()
+        assert_within_ulp(actual[finite], expected[finite], ulp=0.53)
+        torch.testing.assert_close(actual[~finite], expected.bfloat16()[~finite], rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_negative_limit_is_refused():

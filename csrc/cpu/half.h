@@ -7,17 +7,38 @@
 
 namespace torchact::TORCHACT_CAPABILITY {
 
+// Two numbers of 16 bits that lie side by side. Taken apart and put together within a word, they need not be moved from
+// one place of a vector to another.
+using Word [[gnu::may_alias, gnu::aligned(2)]] = uint32_t;
+
 struct BFloat16 {
+  TORCHACT_INLINE static float lower(uint32_t word) { return __builtin_bit_cast(float, word << 16); }
+  TORCHACT_INLINE static float upper(uint32_t word) { return __builtin_bit_cast(float, word & 0xffff0000); }
+
+  // Of what was computed of such numbers: NaN stays NaN only where its lower 16 bits are 0.
+  TORCHACT_INLINE static uint32_t word(float lower, float upper) {
+    return rounded(lower) >> 16 | (rounded(upper) & 0xffff0000);
+  }
+
   static float widen(uint16_t bits) { return __builtin_bit_cast(float, uint32_t(bits) << 16); }
 
   static uint16_t narrow(float x) {
+    return uint16_t(rounded(x) >> 16 | (x != x ? 0x7fc0 : 0));
+  }
+
+ private:
+  // In the upper 16 bits; of a NaN, some number.
+  TORCHACT_INLINE static uint32_t rounded(float x) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, x);
-    const uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);  // of a NaN, some number
-    return uint16_t((rounded >> 16) | (x != x ? 0x7fc0 : 0));
+    return bits + 0x7fff + (bits >> 16 & 1);
   }
 };
 
 struct Float16 {
+  TORCHACT_INLINE static float lower(uint32_t word) { return widen(word & 0xffff); }
+  TORCHACT_INLINE static float upper(uint32_t word) { return widen(word >> 16); }
+  TORCHACT_INLINE static uint32_t word(float lower, float upper) { return narrow(lower) | uint32_t(narrow(upper)) << 16; }
+
   // The exponent's bias is 15 where float32 has 127: a product with 2^112 makes up for it, of subnormal numbers too.
   static float widen(uint16_t bits) {
     const uint32_t magnitude = uint32_t(bits & 0x7fff) << 13;
@@ -52,7 +73,7 @@ struct Number {
 };
 
 template <class Type>
-struct HalfNumber {
+struct HalfNumber : Type {
   using Stored = uint16_t;
   using Computed = float;
   TORCHACT_INLINE static float load(uint16_t bits) { return Type::widen(bits); }

@@ -2,12 +2,16 @@
 // again, even where it lies in the memory of an input.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <type_traits>
 
 #include "../formulas.h"
+#include "brief.h"
 #include "half.h"
 #include "kernels.h"
+
+#define TORCHACT_INLINED __attribute__((always_inline))  // of lambdas, some of which GCC would leave alone
 
 namespace torchact::TORCHACT_CAPABILITY {
 
@@ -39,6 +43,45 @@ template <class One>
 TORCHACT_INLINE void for_each(int64_t count, One one) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) one(i);
+}
+
+// Where numbers lie that are computed together: one, or the two of a word.
+template <class N>
+struct Alone {
+  int64_t i;
+  template <class Function, class... S>
+  TORCHACT_INLINE auto of(Function function, const S*... inputs) const {
+    return std::array{function(N::load(inputs[i])...)};
+  }
+  template <class Results, class Part, class S>
+  TORCHACT_INLINE void put(const Results& results, Part part, S* output) const {
+    output[i] = N::store(results[0].*part);
+  }
+};
+
+template <class N>
+struct InWord {
+  int64_t i;
+  template <class Function, class... S>
+  TORCHACT_INLINE auto of(Function function, const S*... inputs) const {
+    return std::array{function(N::lower(reinterpret_cast<const Word*>(inputs)[i])...),
+                      function(N::upper(reinterpret_cast<const Word*>(inputs)[i])...)};
+  }
+  template <class Results, class Part, class S>
+  TORCHACT_INLINE void put(const Results& results, Part part, S* output) const {
+    reinterpret_cast<Word*>(output)[i] = N::word(results[0].*part, results[1].*part);
+  }
+};
+
+// Applies `some` to the places of `count` numbers.
+template <class N, class Some>
+TORCHACT_INLINE void for_each_place(int64_t count, Some some) {
+  if constexpr (sizeof(typename N::Stored) == 2) {
+    for_each(count / 2, [=](int64_t i) TORCHACT_INLINED { some(InWord<N>{i}); });
+    if (count % 2) some(Alone<N>{count - 1});
+  } else {
+    for_each(count, [=](int64_t i) { some(Alone<N>{i}); });
+  }
 }
 
 // Applies `one` with the sine and cosine of each phase: in blocks that are vectors, but for those with a large angle.
@@ -102,12 +145,13 @@ struct OfOne {
 };
 
 template <template <class> class Formula, class T>
-struct OfTwo {
+class OfTwo {
   using N = Number<T>;
   using S = typename N::Stored;
   using C = Computed<Formula, T>;
   using F = Of<Formula, T>;
 
+ public:
   [[gnu::flatten]] static void forward(const void* const* inputs, void* const* outputs, int64_t count,
                                        const void* parameters) {
     if constexpr (formulas::Special<Formula>::exists) {
@@ -127,7 +171,10 @@ struct OfTwo {
             y[i] = N::store(formula.value(C(N::load(first[i])), C(N::load(second[i])), phase, wave));
           });
     else
-      for_each(count, [=](int64_t i) { y[i] = N::store(formula.value(C(N::load(first[i])), C(N::load(second[i])))); });
+      for_each_place<N>(count, [=](auto place) TORCHACT_INLINED {
+        const auto value = [=](C a, C b) TORCHACT_INLINED { return Result{formula.value(a, b)}; };
+        place.put(place.of(value, first, second), &Result::value, y);
+      });
   }
 
   [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
@@ -143,21 +190,36 @@ struct OfTwo {
     const S* second = input<S>(inputs, 2);
     S* grad_first = output<S>(outputs, 0);
     S* grad_second = output<S>(outputs, 1);
-    auto store = [=](int64_t i, auto partials) {
-      const C g = C(N::load(grad_output[i]));
-      grad_first[i] = N::store(formulas::gradient<F::selects>(g, partials.by_first));
-      grad_second[i] = N::store(formulas::gradient<F::selects>(g, partials.by_second));
+    auto gradients = [](C g, auto partials) TORCHACT_INLINED {
+      return Gradients{formulas::gradient<F::selects>(g, partials.by_first),
+                       formulas::gradient<F::selects>(g, partials.by_second)};
     };
     if constexpr (F::waves)
       for_each_wave<false>(
           count, [=](int64_t i) { return formula.fits(N::load(first[i]), N::load(second[i])); },
           [=](int64_t i) { return formula.phase(C(N::load(first[i])), C(N::load(second[i]))); },
           [=](int64_t i, auto phase, auto wave) {
-            store(i, formula.partials(C(N::load(first[i])), C(N::load(second[i])), phase, wave));
+            const auto partials = formula.partials(C(N::load(first[i])), C(N::load(second[i])), phase, wave);
+            const Gradients both = gradients(C(N::load(grad_output[i])), partials);
+            grad_first[i] = N::store(both.first);
+            grad_second[i] = N::store(both.second);
           });
     else
-      for_each(count, [=](int64_t i) { store(i, formula.partials(C(N::load(first[i])), C(N::load(second[i])))); });
+      for_each_place<N>(count, [=](auto place) TORCHACT_INLINED {
+        const auto each = [=](C g, C a, C b) TORCHACT_INLINED { return gradients(g, formula.partials(a, b)); };
+        const auto both = place.of(each, grad_output, first, second);
+        place.put(both, &Gradients::first, grad_first);
+        place.put(both, &Gradients::second, grad_second);
+      });
   }
+
+ private:
+  struct Result {
+    C value;
+  };
+  struct Gradients {
+    C first, second;
+  };
 };
 
 // logsigmoid, and the exponential that torch's own backward pass reads.

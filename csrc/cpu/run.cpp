@@ -186,10 +186,10 @@ void add(Moments& sum, const Moments& part) {
   sum.largest = std::max(sum.largest, part.largest);
 }
 
-void run(const Pass& pass, int64_t count) {
+void run(const Pass& pass, int64_t count, int64_t grain = kGrain) {
   if (count == 0) return;
-  if (count <= kGrain) return pass(0, count);
-  torch::stable::parallel_for(0, count, kGrain, pass);
+  if (count <= grain) return pass(0, count);
+  torch::stable::parallel_for(0, count, grain, pass);
 }
 
 }  // namespace
@@ -201,7 +201,7 @@ void run(const Kernel& kernel, const Operands& operands, ScalarType scalar_type,
   const Direction& direction = loops[direct ? std::size_t(type) : 0];
   const Loop loop = kernel.backward ? direction.backward : direction.forward;
   run(Pass(operands, size_of(type), loop, parameters, direct ? nullptr : half_of(type)),
-      element_count(operands.geometry));
+      element_count(operands.geometry), kernel.of_two ? kGrain / 2 : kGrain);  // of two, each costs more
 }
 
 void look_up(const Operands& operands, ScalarType scalar_type, const float* table) {
