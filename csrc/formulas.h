@@ -316,10 +316,14 @@ struct QuickGate {
 template <class T, Reach reach>
 struct NormalGate {
   static constexpr T kMost = is_float<T> ? T(reach == Reach::own ? 14.85 : 20) : T(reach == Reach::own ? 39 : 54);
-  // v G(-t)
-  TORCHACT_INLINE static Scaled<T> tail(T t, T v) {
+  TORCHACT_INLINE static Scaled<T> tail(T t) {
     const Ratio<T> r = mills_ratio(t);
-    return divided(bell<T, reach>(t).times(product(v, r.numerator)), r.denominator);
+    return divided(bell<T, reach>(t).times(r.numerator), r.denominator);
+  }
+  // t G(-t)
+  TORCHACT_INLINE static Scaled<T> times_tail(T t) {
+    const Ratio<T> r = mills_ratio(t);
+    return divided(bell<T, reach>(t).times(product(t, r.numerator)), r.denominator);
   }
   TORCHACT_INLINE static Left<T> left(T t) {
     const Split<T> root(0.75179152469356445746);
@@ -422,7 +426,7 @@ struct GELU : SelfGated<T, NormalGate> {
   using SelfGated<T, NormalGate>::SelfGated;
   TORCHACT_INLINE T value(T x) const {
     const T t = bounded_magnitude(x, G::kMost);
-    const Scaled<T> tail = G::tail(t, t);
+    const Scaled<T> tail = G::times_tail(t);
     return mul_add(-tail.value, tail.after, x < 0 ? T(-0.0) : x);
   }
 };
@@ -812,21 +816,23 @@ struct ReGLU : Smooth {
 template <class T, template <class, Reach> class Gate>
 struct GatedBy : Smooth {
   using G = Gate<T, Reach::factor>;
+  T least = unknown(-G::kMost), most = unknown(T(0.4) * G::kMost);  // what matters of g, and on the right for the gate
   TORCHACT_NO_PARAMETERS(GatedBy)
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
-    const T t = magnitude(g, g < 0, G::kMost);
-    const Left<T> left = G::left(t);
-    return {times(g < 0 ? -t : g, opened(g < 0, left.gate)), times(v, opened(g < 0, left.derivative))};
+    const T x = at_least(g, least);
+    const Left<T> left = G::left(absolute(at_most(x, most)));
+    return {times(x, opened(x < 0, left.gate)), times(v, opened(x < 0, left.derivative))};
   }
 };
 
 template <class T, template <class, Reach> class Gate>
 struct LogisticGatedBy : GatedBy<T, Gate> {
   using typename GatedBy<T, Gate>::G;
+  T right = unknown(G::kRight);
   using GatedBy<T, Gate>::GatedBy;
   TORCHACT_INLINE T value(T v, T g) const {
-    const T inside = at_least(g, -G::kMost);
-    return gated(v, inside, G::odds(at_most(inside, G::kRight)));
+    const T inside = at_least(g, this->least);
+    return gated(v, inside, G::odds(at_most(inside, right)));
   }
 };
 
@@ -836,8 +842,8 @@ struct GEGLU : GatedBy<T, NormalGate> {
   using GatedBy<T, NormalGate>::GatedBy;
   // In an order that neither overflows nor rounds to a subnormal number before the end.
   TORCHACT_INLINE T value(T v, T g) const {
-    const T t = magnitude(g, g < 0, G::kMost), x = g < 0 ? -t : g;
-    const Scaled<T> gate = opened(g < 0, G::tail(t, T(1)));
+    const T x = at_least(g, this->least), t = absolute(at_most(x, this->most));
+    const Scaled<T> gate = opened(x < 0, G::tail(t));
     const bool large = t > T(1);
     return times(large ? v : T(1), Scaled<T>{(large ? x : v * x) * gate.value, gate.before, gate.after});
   }
