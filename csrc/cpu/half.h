@@ -5,6 +5,10 @@
 
 #include "../math.h"
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 namespace torchact::TORCHACT_CAPABILITY {
 
 // Two numbers of 16 bits that lie side by side. Taken apart and put together within a word, they need not be moved from
@@ -59,6 +63,38 @@ struct Float16 {
     return uint16_t((magnitude >= 0x477ff000 ? large : finite) | (bits >> 16 & 0x8000));
   }
 };
+
+// Convert numbers that lie side by side.
+template <class Type>
+TORCHACT_INLINE void widen_each(const uint16_t* x, float* y, int64_t count) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) y[i] = Type::widen(x[i]);
+}
+
+template <class Type>
+TORCHACT_INLINE void narrow_each(const float* x, uint16_t* y, int64_t count) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) y[i] = Type::narrow(x[i]);
+}
+
+#ifdef __F16C__
+// By instructions for eight at a time, which compilers do not choose by themselves.
+template <>
+TORCHACT_INLINE void widen_each<Float16>(const uint16_t* x, float* y, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
+  for (; i < count; ++i) y[i] = Float16::widen(x[i]);
+}
+
+template <>
+TORCHACT_INLINE void narrow_each<Float16>(const float* x, uint16_t* y, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+  for (; i < count; ++i) y[i] = Float16::narrow(x[i]);
+}
+#endif
 
 // How numbers of a type lie in memory, and what they are computed in.
 template <class T>

@@ -238,17 +238,11 @@ void log_sigmoid(const void* const* inputs, void* const* outputs, int64_t count,
 template <class Type>
 struct OfHalf {
   static void widen(const void* const* inputs, void* const* outputs, int64_t count, const void*) {
-    const uint16_t* x = input<uint16_t>(inputs, 0);
-    float* y = output<float>(outputs, 0);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) y[i] = Type::widen(x[i]);
+    widen_each<Type>(input<uint16_t>(inputs, 0), output<float>(outputs, 0), count);
   }
 
   static void narrow(const void* const* inputs, void* const* outputs, int64_t count, const void*) {
-    const float* x = input<float>(inputs, 0);
-    uint16_t* y = output<uint16_t>(outputs, 0);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) y[i] = Type::narrow(x[i]);
+    narrow_each<Type>(input<float>(inputs, 0), output<uint16_t>(outputs, 0), count);
   }
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t count, const void* values) {
