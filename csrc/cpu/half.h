@@ -41,7 +41,9 @@ struct BFloat16 {
 struct Float16 {
   TORCHACT_INLINE static float lower(uint32_t word) { return widen(word & 0xffff); }
   TORCHACT_INLINE static float upper(uint32_t word) { return widen(word >> 16); }
-  TORCHACT_INLINE static uint32_t word(float lower, float upper) { return narrow(lower) | uint32_t(narrow(upper)) << 16; }
+  TORCHACT_INLINE static uint32_t word(float lower, float upper) {
+    return narrow(lower) | uint32_t(narrow(upper)) << 16;
+  }
 
   // The exponent's bias is 15 where float32 has 127: a product with 2^112 makes up for it, of subnormal numbers too.
   static float widen(uint16_t bits) {
@@ -91,7 +93,8 @@ template <>
 TORCHACT_INLINE void narrow_each<Float16>(const float* x, uint16_t* y, int64_t count) {
   int64_t i = 0;
   for (; i + 8 <= count; i += 8)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
   for (; i < count; ++i) y[i] = Float16::narrow(x[i]);
 }
 #endif
