@@ -1,15 +1,16 @@
 // Gated units of numbers with 8 bits, bfloat16, on the CPU.
 //
 // They are computed in float32, of which the last bits do not count, nor does cancellation: no such number lies very
-// near a root. What opens a gate on the left, σ(-z) = e / (1 + e) with e = exp(-z), is too small for float32 long before
-// its products are: of the two roots of e one goes to each factor.
+// near a root. What opens a gate on the left, σ(-z) = e / (1 + e) with e = exp(-z), is too small for float32 long
+// before its products are: of the two roots of e one goes to each factor.
 #pragma once
 
 #include "../formulas.h"
 
 namespace torchact::TORCHACT_CAPABILITY::formulas {
 
-// Of z: beyond it products are 0 on the left and gates 1 on the right, while √e is not 0 yet and keeps infinity from NaN.
+// Of z: beyond it products are 0 on the left and gates 1 on the right, while √e is not 0 yet, by which infinity would
+// become NaN.
 constexpr float kMostBrief = 200;
 
 // exp(-z / 2) for 0 ≤ z ≤ kMostBrief, to 4e-6 or what a subnormal number has.
@@ -26,8 +27,8 @@ TORCHACT_INLINE float brief_root(float z) {
 // Whether a gate is nearer to 0 than to 1, by a number with the sign of z(x).
 TORCHACT_INLINE bool is_left(float x) { return __builtin_bit_cast(int32_t, x) < 0; }
 
-// What an activation's gate has at x: `root` is √e on the left, where e is its factor, and 1 on the right; `other` has 1
-// and e. Compilers must not know that 1: they would choose between products instead.
+// What an activation's gate has at x: `root` is √e on the left, where e is its factor, and 1 on the right; `other` has
+// 1 and e. Compilers must not know that 1: they would choose between products instead.
 struct BriefSide {
   float root_of_e, e, root, other;
   TORCHACT_INLINE BriefSide(bool left, float z, float one)
