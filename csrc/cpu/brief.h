@@ -17,9 +17,10 @@ constexpr float kMostBrief = 200;
 TORCHACT_INLINE float brief_root(float z) {
   // Rounds to an integer n and leaves the bits of a power of 2, 2^(n + 24), in the lowest.
   constexpr float round = 12582912.0f + 127 + 24;
-  const float shifted = mul_add(z, float(-0.5 / 0.69314718055994531), round), n = shifted - round;
+  constexpr double ln2 = 0.69314718055994531;
+  const float shifted = mul_add(z, float(-0.5 / ln2), round), n = shifted - round;
   const float power = __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, shifted) << 23);
-  const float r = mul_add(n, float(2 * 0.69314718055994531), z);
+  const float r = mul_add(n, float(2 * ln2), z);
   constexpr double down = 0x1p-24;
   return power * polynomial(r, down, down / -2, down * 0.49999 / 4, down * 0.16667 / -8, down * 0.0417 / 16);
 }
@@ -70,15 +71,15 @@ struct BriefLogisticGate {
 
 // As TanhGate
 struct BriefTanhGate {
-  static constexpr double c = TanhGate<float, Reach::factor>::c, k = TanhGate<float, Reach::factor>::k;
-  float most = unknown(13.5f), least = unknown(-13.5f);
+  using G = TanhGate<float, Reach::factor>;
+  float most = unknown(G::kMost), least = unknown(-G::kMost);
   TORCHACT_INLINE explicit BriefTanhGate(const double*) {}
   TORCHACT_INLINE float inside(float g) const { return at_least(g, least); }
   TORCHACT_INLINE static float side(float x) { return x; }
-  TORCHACT_INLINE static float magnitude(float t) { return t * mul_add(t * t, float(c), float(c * k)); }
+  TORCHACT_INLINE static float magnitude(float t) { return t * mul_add(t * t, float(G::c), float(G::c * G::k)); }
   TORCHACT_INLINE float slope(float x) const {
     const float inside = at_most(x, most);
-    return inside * mul_add(inside * inside, float(3 * c), float(c * k));
+    return inside * mul_add(inside * inside, float(3 * G::c), float(G::c * G::k));
   }
 };
 
@@ -133,7 +134,8 @@ struct BriefGLU : Smooth {
 
 /// as GEGLU; e = exp(-g²/2)
 struct BriefGEGLU : Smooth {
-  float one = unknown(1.0f), most = unknown(20.0f), least = unknown(-20.0f);
+  using G = NormalGate<float, Reach::factor>;
+  float one = unknown(1.0f), most = unknown(G::kMost), least = unknown(-G::kMost);
   TORCHACT_INLINE explicit BriefGEGLU(const double*) {}
 
   // (1 - Φ(t)) / e for 0 ≤ t ≤ 20, as mills_ratio; 2.8e-6
