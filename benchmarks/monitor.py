@@ -103,9 +103,9 @@ def watchers() -> dict[str, Watcher]:
     """Return the ways to watch that can be measured here."""
     every_step = 1.15 if torchact.kernels.status().loaded else 1.3
     found = {
-        "attached, idle": _monitor(1.005, every=10**9),
+        "attached, idle": _monitor(1.005, every=10**9, first=0),
         "parameters, every step": _monitor(1.03, every=1, signals={"parameters"}),
-        "all signals, every 10th step": _monitor(1.05, every=10),
+        "all signals, every 10th step": _monitor(1.05, every=10, first=0),
         "all signals, every step": _monitor(every_step, every=1),
         "get_total_norm": Watcher(each_step=_total_norm),
     }

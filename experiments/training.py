@@ -116,7 +116,7 @@ def train(settings: RunSettings, log_dir: Path | None = None) -> RunResult:
     measurements = settings.steps // settings.every + 2
     with (
         _seeded(settings.seed),
-        GradientMonitor(model, optimizer, log_dir, every=settings.every, keep=measurements) as monitor,
+        GradientMonitor(model, optimizer, log_dir, every=settings.every, first=0, keep=measurements) as monitor,
     ):
         for step in range(settings.steps + 1):
             batch = torch.randint(len(data.train_images), (settings.batch_size,), generator=order)

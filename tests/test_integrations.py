@@ -190,7 +190,7 @@ class TestTransformers:
         return for_transformers.GradientMonitorCallback(**arguments)
 
     def test_steps_are_those_of_the_optimiser(self):
-        callback = self.callback(every=2)
+        callback = self.callback(every=2, first=0)
         self.trainer(gpt2(), callback, gradient_accumulation_steps=2).train()
         assert steps(callback) == [0, 2, 4]
         assert "transformer.h.1.mlp.c_fc" in [layer.name for layer in callback.monitor.history[-1].layers]
@@ -210,14 +210,14 @@ class TestTransformers:
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
-        callback = self.callback(every=2)
+        callback = self.callback(every=2, first=0)
         arguments = {"gradient_accumulation_steps": accumulated, "max_grad_norm": max_grad_norm, "max_steps": 3}
         trainer = self.trainer(model, callback, optimizers=sgd(model), **arguments)
         trainer.data_collator = collate
         trainer.train()
 
         optimizer, _ = sgd(twin)
-        with GradientMonitor(twin, optimizer, every=2) as monitor:
+        with GradientMonitor(twin, optimizer, every=2, first=0) as monitor:
             for step in range(3):
                 optimizer.zero_grad()
                 batches = fetched[step * accumulated : (step + 1) * accumulated]
@@ -264,7 +264,7 @@ class TestTransformers:
         assert not trainer.optimizer.optimizer._optimizer_step_pre_hooks
 
     def test_a_second_training_has_a_monitor_of_its_own(self):
-        callback = self.callback(every=2)
+        callback = self.callback(every=2, first=0)
         trainer = self.trainer(gpt2(), callback)
         trainer.train()
         first = callback.monitor
@@ -280,7 +280,7 @@ class TestTransformers:
         return trainer
 
     def test_after_an_exception_the_next_training_of_the_model_takes_the_hooks_away(self):
-        model, earlier, callback = gpt2(), self.callback(every=1), self.callback(every=2)
+        model, earlier, callback = gpt2(), self.callback(every=1), self.callback(every=2, first=0)
         self.interrupted(model, earlier)
         assert steps(earlier) == [0, 1]
         self.trainer(model, callback).train()
@@ -317,7 +317,7 @@ class TestTransformers:
             self.trainer(model, self.callback()).train()
 
     def test_copies_and_pickles_have_no_monitor_and_can_be_used(self):
-        callback = self.callback(every=2)
+        callback = self.callback(every=2, first=0)
         trainer = self.trainer(gpt2(), callback)
         trainer.train()
         for twin in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
@@ -420,7 +420,7 @@ class TestLightning:
         return for_lightning.GradientMonitorCallback(**arguments)
 
     def test_steps_are_those_of_the_optimiser(self):
-        callback = self.callback(every=2)
+        callback = self.callback(every=2, first=0)
         self.fit(Regression(), callback, accumulate_grad_batches=2)
         assert steps(callback) == [0, 2]
         names = [layer.name for layer in callback.monitor.history[-1].layers]
@@ -431,13 +431,13 @@ class TestLightning:
     @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
     def test_readings_are_those_of_a_plain_loop(self, accumulated, clip, precision):
         model, twin = Regression(), Regression()
-        callback = self.callback(every=2, updates=True)
+        callback = self.callback(every=2, first=0, updates=True)
         arguments = {"accumulate_grad_batches": accumulated, "gradient_clip_val": clip, "precision": precision}
         self.fit(model, callback, validate=True, val_check_interval=1, **arguments)
 
         optimizer = twin.configure_optimizers()
         batches = list(rows())
-        with GradientMonitor(twin, optimizer, every=2, updates=True) as monitor:
+        with GradientMonitor(twin, optimizer, every=2, first=0, updates=True) as monitor:
             for position, batch in enumerate(batches):
                 with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed", cache_enabled=False):
                     loss = twin.training_step(batch, position) / accumulated
@@ -482,7 +482,7 @@ class TestLightning:
 
     def test_manual_optimisation_with_several_optimisers(self):
         model, twin = Adversarial(), Adversarial()
-        callback = self.callback(every=2)
+        callback = self.callback(every=2, first=0)
         self.fit(model, callback)
         self.fit(twin)
         assert_same_weights(model, twin)
@@ -533,7 +533,7 @@ class TestLightning:
         assert hook_count(model) == 0
 
     def test_a_second_fit_has_a_monitor_of_its_own(self):
-        model, callback = Regression(), self.callback(every=4)
+        model, callback = Regression(), self.callback(every=4, first=0)
         trainer = self.fit(model, callback)
         first = callback.monitor
         trainer.fit_loop.max_epochs = 2
@@ -544,7 +544,7 @@ class TestLightning:
         assert hook_count(model) == 0
 
     def test_copies_and_pickles_have_no_monitor_and_can_be_used(self):
-        callback = self.callback(every=4)
+        callback = self.callback(every=4, first=0)
         self.fit(Regression(), callback)
         for twin in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
             assert twin.monitor is None
@@ -565,7 +565,7 @@ class TestLightning:
 
     def test_a_training_that_resumes_from_a_checkpoint_counts_its_own_steps(self):
         self.fit(Regression(), self.callback()).save_checkpoint(self.folder / "last.ckpt")
-        callback = self.callback(every=4)
+        callback = self.callback(every=4, first=0)
         trainer = self.fit(Regression(), callback, ckpt_path=self.folder / "last.ckpt", max_epochs=2)
         assert trainer.global_step == 16
         assert steps(callback) == [0, 4]

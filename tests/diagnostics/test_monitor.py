@@ -301,7 +301,7 @@ class TestSteps:
     def test_every_second_step_is_recorded_from_step_0(self):
         model = mlp()
         optimizer = sgd(model)
-        with GradientMonitor(model, optimizer, every=2) as monitor:
+        with GradientMonitor(model, optimizer, every=2, first=0) as monitor:
             for _ in range(5):
                 train_step(model, optimizer)
         assert [reading.step for reading in monitor.history] == [0, 2, 4]
@@ -374,7 +374,7 @@ class TestSteps:
         model = mlp()
         optimizer = sgd(model)
         inputs, targets = batch()
-        with GradientMonitor(model, optimizer, every=100, updates=updates) as monitor:
+        with GradientMonitor(model, optimizer, every=100, first=0, updates=updates) as monitor:
             (F.cross_entropy(model(inputs), targets) * math.inf).backward()  # a gradient scaler would skip the step
             for _ in range(3):
                 train_step(model, optimizer)
@@ -445,7 +445,7 @@ class TestSteps:
     def test_modules_have_hooks_in_recorded_steps_alone(self):
         model = mlp()
         optimizer = sgd(model)
-        with GradientMonitor(model, optimizer, every=3) as monitor:
+        with GradientMonitor(model, optimizer, every=3, first=0) as monitor:
             hooks = hook_count(model)
             counts = [hook_count(model) for _ in range(6) if train_step(model, optimizer) is None]
             assert counts == [0, 0, hooks, 0, 0, hooks]
@@ -453,10 +453,26 @@ class TestSteps:
             assert hook_count(model) == 0
         assert hook_count(model) == 0
 
+    @pytest.mark.parametrize(
+        ("settings", "steps"),
+        [
+            ({}, [*range(10), 10, 20]),
+            ({"every": 4, "first": 3}, [0, 1, 2, 4, 8, 12, 16, 20]),
+            ({"first": 0}, [0, 10, 20]),
+        ],
+    )
+    def test_the_first_steps_are_recorded_and_then_every_so_many(self, settings, steps):
+        model = mlp()
+        optimizer = sgd(model)
+        with GradientMonitor(model, optimizer, **settings) as monitor:
+            for _ in range(21):
+                train_step(model, optimizer)
+        assert [reading.step for reading in monitor.history] == steps
+
     def test_a_hook_beside_ours_keeps_its_place(self):
         model = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 2))
         optimizer = sgd(model)
-        with GradientMonitor(model, optimizer, every=2) as monitor:
+        with GradientMonitor(model, optimizer, every=2, first=0) as monitor:
             model[0].register_forward_hook(lambda module, inputs, output: output * 0)
             for _ in range(5):
                 train_step(model, optimizer)
@@ -560,7 +576,7 @@ class TestOtherMachinery:
         histories = []
         for model, call in zip(models, (models[0], torch.compile(models[1], backend="aot_eager")), strict=True):
             optimizer = sgd(model)
-            with GradientMonitor(model, optimizer, every=2) as monitor:
+            with GradientMonitor(model, optimizer, every=2, first=0) as monitor:
                 monitor.step = start
                 for _ in range(start, 5):
                     train_step(call, optimizer)
@@ -622,7 +638,7 @@ class TestLeavesNoTrace:
         for candidate, watch in ((model, True), (twin, False)):
             torch.manual_seed(3)
             optimizer = optimizer_class(candidate.parameters(), lr=0.1)
-            monitor = GradientMonitor(candidate, optimizer, every=2) if watch else None
+            monitor = GradientMonitor(candidate, optimizer, every=2, first=0) if watch else None
             for _ in range(5):
                 train_step(candidate, optimizer)
             if monitor:
@@ -729,6 +745,11 @@ class TestBadInput:
     def test_counts_that_are_no_positive_whole_numbers(self, name, count):
         with pytest.raises(ValueError, match=f"{name}: expected a whole number of at least 1, got"):
             GradientMonitor(mlp(), **{name: count})
+
+    @pytest.mark.parametrize("count", [-1, 1.5, True, "2"])
+    def test_a_count_of_first_steps_that_is_negative_or_none(self, count):
+        with pytest.raises(ValueError, match="first: expected a whole number of at least 0, got"):
+            GradientMonitor(mlp(), first=count)
 
     def test_a_model_without_trainable_parameters(self):
         for model in (nn.ReLU(), mlp().requires_grad_(False)):

@@ -87,7 +87,7 @@ def test_a_recorded_step_brings_one_copy_to_the_host_and_others_none(optimizer_c
         model = network()
         optimizer = optimizer_class(model.parameters(), lr=0.01)
         alone = train(model, optimizer, device, 6)
-        with GradientMonitor(model, optimizer, every=every) as monitor:
+        with GradientMonitor(model, optimizer, every=every, first=0) as monitor:
             watched = train(model, optimizer, device, 6)
         layers = monitor.history[-1].layers
     assert [more - less for more, less in zip(watched, alone, strict=True)] == [int(i % every == 0) for i in range(6)]

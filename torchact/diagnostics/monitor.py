@@ -72,7 +72,8 @@ class GradientMonitor:
             count of steps and its own readings. Without one, call :meth:`record` after each backward pass. Of a closure
             that is given to the step (LBFGS), the first call is read.
         log_dir: the TensorBoard run's folder; None writes none.
-        every: record each step whose number is a multiple of this, from step 0.
+        every: record each step whose number is a multiple of this.
+        first: record each of the first so many steps too, which rules about a run's beginning judge.
         keep: how many of the latest readings stay in :attr:`history`.
         thresholds: where a measurement becomes a verdict.
         signals: what to record of ``"outputs"``, ``"gradients"`` (δ) and ``"parameters"``; by default all. With
@@ -92,8 +93,9 @@ class GradientMonitor:
 
     Raises:
         TypeError: ``model`` is no module, ``optimizer`` no optimiser, or one of ``sinks`` lacks a method.
-        ValueError: ``every`` or ``keep`` is not a positive whole number, ``signals`` or ``on_error`` is none of those
-            named, the model has no trainable parameters, or an optimiser holds none of them.
+        ValueError: ``every`` or ``keep`` is not a positive whole number, ``first`` is negative or none, ``signals`` or
+            ``on_error`` is none of those named, the model has no trainable parameters, or an optimiser holds none of
+            them.
         RuntimeError: a module of this model is already being monitored.
         OSError: ``log_dir`` cannot be written to.
 
@@ -119,6 +121,7 @@ class GradientMonitor:
         log_dir: str | Path | None = None,
         *,
         every: int = 10,
+        first: int = 10,
         keep: int = 1000,
         thresholds: Thresholds | None = None,
         signals: Collection[Signal] = _SIGNALS,
@@ -130,10 +133,11 @@ class GradientMonitor:
         on_error: Literal["report", "raise"] = "report",
     ) -> None:
         optimizers = _as_sequence(optimizer)
-        _check_arguments(model, optimizers, every=every, keep=keep)
+        _check_arguments(model, optimizers, every=(every, 1), first=(first, 0), keep=(keep, 1))
         _check_choices("signals", signals, _SIGNALS)
         _check_choices("on_error", [on_error], {"report", "raise"})
         self.every = every
+        self.first = first
         self.thresholds = thresholds or Thresholds()
         self.history: deque[Reading] = deque(maxlen=keep)  #: the latest readings, the last one at its end
         self._model = weakref.ref(model)
@@ -187,7 +191,7 @@ class GradientMonitor:
     def step(self, number: int) -> None:
         for track in self._tracks.values():
             track.step = number
-            track.due = number % self.every == 0
+            track.due = self._is_recorded(number)
         self._switch.turn(any(track.due for track in self._tracks.values()))
 
     @property
@@ -283,6 +287,9 @@ class GradientMonitor:
             else:
                 self._publish(track, reading)
 
+    def _is_recorded(self, step: int) -> bool:
+        return step < self.first or step % self.every == 0
+
     def _is_due(self, track: _Track) -> bool:
         return self._switch.on and track.due
 
@@ -302,7 +309,7 @@ class GradientMonitor:
                 missed = reading is None
         self._collector.reset()
         track.step += 1
-        track.due = missed or track.step % self.every == 0
+        track.due = missed or self._is_recorded(track.step)
         self._switch.turn(any(each.due for each in self._tracks.values()))
         if reading is not None:
             self._publish(track, reading)
@@ -444,15 +451,15 @@ def _as_sequence(optimizer: Any) -> Sequence[torch.optim.Optimizer]:
     return tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
 
 
-def _check_arguments(model: object, optimizers: Sequence[torch.optim.Optimizer], **counts: object) -> None:
+def _check_arguments(model: object, optimizers: Sequence[torch.optim.Optimizer], **counts: tuple[object, int]) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {model!r} of type {type(model).__name__}")
     for optimizer in optimizers:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer, several of them or None, got {optimizer!r}")
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
+    for name, (count, least) in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < least:
+            raise ValueError(f"{name}: expected a whole number of at least {least}, got {count!r}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             f"model: {type(model).__name__} has no trainable parameters, so there is no gradient to monitor"

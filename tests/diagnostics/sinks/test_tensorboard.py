@@ -19,7 +19,7 @@ def network(activation=torchact.Sigmoid, depth=11):
 
 def train(model, log_dir, steps=3, scale=1.0):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with GradientMonitor(model, optimizer, log_dir, every=2) as monitor:
+    with GradientMonitor(model, optimizer, log_dir, every=2, first=0) as monitor:
         for _ in range(steps):
             optimizer.zero_grad()
             (model(torch.ones(2, 4)).sum() * scale).backward()
