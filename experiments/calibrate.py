@@ -30,7 +30,7 @@ from torchact.diagnostics.evidence import Family
 
 RUN_COLUMNS = calibrate_runs.RUN_COLUMNS | {
     "learned": f"whether the run finished with an accuracy of at least {calibrate_scores.LEARNED:g}",
-    "verdict": "whether TA001, TA101, TA102, TA301, or TA303 as an error said after ten steps that it will not learn",
+    "verdict": "whether a rule that foretells it, or TA303 as an error, said after ten steps that it will not learn",
     "held_out": "whether the run is one that thresholds were not fitted to",
 }
 

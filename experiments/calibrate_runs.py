@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,8 +17,9 @@ from experiments import calibrate_networks, digits
 from experiments.workers import Pool
 from torchact import GradientMonitor
 from torchact.diagnostics import Reading
-from torchact.diagnostics.depth import decay_per_layer, first_over_last, ratios_to_last
+from torchact.diagnostics.depth import decay_per_layer, first_over_last
 from torchact.diagnostics.evidence import Evidence, Rule, optimizer_family
+from torchact.diagnostics.first_steps import first_growth, lasting_ratios, output_ratio, restlessness
 from torchact.diagnostics.readings import LayerReading
 from torchact.diagnostics.rules import RULES
 
@@ -52,11 +52,14 @@ RUN_COLUMNS = {
     "status": "finished, diverged at step n (loss NaN or infinite), or failed",
     "ratio": "smallest over layers of ‖δ^l‖/‖δ^L‖, L being the last layer, of each layer the largest of the last three "
     "readings: the vanishing rule fires where this is below its threshold; empty where no layer has a positive one",
-    "first_to_last": "‖δ^1‖/‖δ^L‖, median of the last three readings",
+    "first_to_last": "‖δ^1‖/‖δ^L‖, the largest of the last three readings",
     "decay": "factor by which ‖δ‖ changes a layer going backward, fitted to the last reading",
     "at_epsilon": "largest over layers of the fraction of entries whose √v̂ is within 10 ε, last reading; 0 of SGD",
     "saturated": "largest over activations of the fraction of inputs that are saturated, last reading",
     "dead": "largest over rectifiers of the fraction of dead units; empty: 1,000 samples are more than ten batches",
+    "restlessness": "standard deviation of log(‖δ^1‖/‖δ^L‖) over the ten readings",
+    "output_ratio": "deviation of the last layer's output, the largest of the last three readings over the first one's",
+    "first_growth": "‖δ^1‖/‖δ^L‖, the largest of the last three readings over that of the first three",
     "variance_ratio": "largest over smallest variance of the outputs of layers with parameters but the last",
     "mean_gradient": "smallest over weights of the mean of |∂L/∂W|, tenth step",
     "first_weight_gradient": "‖∂L/∂W‖ of the first layer, tenth step",
@@ -153,8 +156,6 @@ def severities(evidence: Evidence) -> dict[str, str]:
 def quantities(readings: Sequence[Reading]) -> dict[str, float]:
     """Return the quantities that the rules judge, by their columns."""
     last = readings[-1]
-    ratios = [ratios_to_last(reading) for reading in readings[-_PATIENCE:]]
-    lasting = [max(of[name] for of in ratios) for name in ratios[-1] if all(of.get(name, 0) > 0 for of in ratios)]
     variances = [
         layer.output.deviation**2
         for layer in last.learning_layers[:-1]
@@ -162,12 +163,15 @@ def quantities(readings: Sequence[Reading]) -> dict[str, float]:
     ]
     dead = [layer.dead_fraction for layer in last.layers if layer.dead_fraction is not None]
     return {
-        "ratio": min(lasting, default=math.nan),
-        "first_to_last": statistics.median(first_over_last(reading) for reading in readings[-_PATIENCE:]),
+        "ratio": min(lasting_ratios(readings, _PATIENCE).values(), default=math.nan),
+        "first_to_last": max(first_over_last(reading) for reading in readings[-_PATIENCE:]),
         "decay": decay_per_layer(last),
         "at_epsilon": max(map(_at_epsilon, last.layers), default=0.0),
         "saturated": max((layer.saturated_fraction or 0.0 for layer in last.layers), default=0.0),
         "dead": max(dead, default=math.nan),
+        "restlessness": restlessness(readings),
+        "output_ratio": output_ratio(readings, _PATIENCE),
+        "first_growth": first_growth(readings, _PATIENCE),
         "variance_ratio": max(variances) / min(variances) if len(variances) > 1 else math.nan,
     }
 

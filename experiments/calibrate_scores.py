@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.calibrate_runs import RULE_NAMES
-from torchact.diagnostics.evidence import Rule
+from torchact.diagnostics import Thresholds, first_steps, rules
+from torchact.diagnostics.evidence import Family, Rule
 
 LEARNED = 0.5  #: training accuracy from which a run counts as having learned; chance is 0.1
 RECALL, PRECISION = 0.9, 0.95  #: what is to be reached
@@ -103,25 +104,63 @@ def speaks(runs: pd.DataFrame, rule: str) -> pd.Series:
 
 
 def combined(runs: pd.DataFrame) -> pd.Series:
-    """Return in which runs a rule said that it will not learn: TA001, TA101, TA102, TA301, or TA303 as an error."""
-    by_ratio = speaks(runs, "rule_vanishing")
-    return by_ratio | _beside_the_ratio(runs)
+    """Return in which runs one of ``FORETELLING`` spoke, or TA303 as an error."""
+    return combined_but()(runs)
 
 
-def _beside_the_ratio(runs: pd.DataFrame) -> pd.Series:
-    zero = runs["rule_zero_gradient"] == "error"
-    others = ("rule_non_finite", "rule_faint_first_layer", "rule_at_epsilon", "rule_update_ratio")
-    return functools.reduce(operator.or_, (speaks(runs, rule) for rule in others), zero)
+def combined_but(*left_out: str) -> Detector:
+    """Return the combined verdict without some rules, by their columns."""
+
+    def detector(runs: pd.DataFrame) -> pd.Series:
+        zero = runs["rule_zero_gradient"] == "error"
+        heard = (speaks(runs, rule) for rule in FORETELLING if rule not in left_out)
+        return functools.reduce(operator.or_, heard, zero)
+
+    return detector
+
+
+def combined_with(detector: Detector, rule: str) -> Detector:
+    """Return the combined verdict with another detector in place of a rule, by its column."""
+    return lambda runs: detector(runs) | combined_but(rule)(runs)
 
 
 def below(threshold: float, column: str = "ratio") -> Detector:
-    """Return the detector that fires where a quantity, by default the smallest ratio of a layer, is below a number."""
-    return lambda runs: runs[column] < threshold
+    """Return the detector that fires where a quantity is below a number.
+
+    The default one is that of the vanishing rule, which does not warn where the gradient gets past the faint layers.
+    """
+
+    def detector(runs: pd.DataFrame) -> pd.Series:
+        faint = runs[column] < threshold
+        return faint & ~(runs["first_to_last"] >= Thresholds().passed_ratio) if column == "ratio" else faint
+
+    return detector
 
 
-def combined_with(threshold: float, column: str = "ratio") -> Detector:
-    """Return the combined verdict with another threshold, or quantity, of the vanishing rule."""
-    return lambda runs: below(threshold, column)(runs) | _beside_the_ratio(runs)
+def of_first_steps(family: Family) -> list[tuple[str, dict[str, Detector]]]:
+    """Return by the columns of rules of the first steps what they are with their thresholds, and with others."""
+    thresholds = Thresholds()
+    if family == "sgd":
+        swing, shrunk = thresholds.restlessness_sgd, thresholds.output_ratio_sgd
+        return [
+            ("rule_restless", {f"restlessness > {t:.2f}": _above(t, "restlessness") for t in _around(swing)}),
+            ("rule_shrinking_output", {f"output ratio < {t:.2f}": below(t, "output_ratio") for t in _around(shrunk)}),
+        ]
+    faint, growth = thresholds.faint_ratio_adaptive, thresholds.first_growth_adaptive
+    ratios = {f"faint ratio < {t:.1e}, growth < {growth:.2f}": _stalled(t, growth) for t in _around(faint)}
+    return [("rule_stalled", ratios | {f"faint ratio < {faint:.1e}": _stalled(faint, math.inf)})]
+
+
+def _around(threshold: float) -> tuple[float, float, float]:
+    return 0.8 * threshold, threshold, 1.25 * threshold
+
+
+def _above(threshold: float, column: str) -> Detector:
+    return lambda runs: runs[column] > threshold
+
+
+def _stalled(faint: float, growth: float) -> Detector:
+    return lambda runs: below(faint)(runs) & (runs["first_growth"] < growth)
 
 
 def _label(rule: Rule) -> str:
@@ -133,6 +172,18 @@ def _label(rule: Rule) -> str:
 def _speaking(column: str) -> Detector:
     return lambda runs: speaks(runs, column)
 
+
+#: The rules that foretell that a network will not learn, where they warn or worse, with their names in the tables by
+#: their columns. TA303 does as an error alone.
+FORETELLING: Mapping[str, str] = MappingProxyType(
+    {
+        RULE_NAMES[rule]: _label(rule)
+        for rule in (
+            *(rules.non_finite, rules.vanishing, rules.faint_first_layer, first_steps.stalled, rules.at_epsilon),
+            *(first_steps.restless, first_steps.shrinking_output, rules.update_ratio),
+        )
+    }
+)
 
 #: Each rule by itself, by what it is called in the tables.
 RULES: Mapping[str, Detector] = MappingProxyType({_label(rule): _speaking(name) for rule, name in RULE_NAMES.items()})
@@ -157,7 +208,7 @@ def fitted_threshold(runs: pd.DataFrame, column: str = "ratio") -> float:
     values = np.unique(runs[column][runs[column] > 0].dropna().to_numpy(float))
     middles = np.exp((np.log(values[:-1]) + np.log(values[1:])) / 2)
     best = max(
-        ((confusion(runs[column] < middle, failed), float(middle)) for middle in middles),
+        ((confusion(below(middle, column)(runs), failed), float(middle)) for middle in middles),
         key=lambda scored: (scored[0].precision >= PRECISION, np.nan_to_num(scored[0].f1), scored[1]),
         default=None,
     )

@@ -308,6 +308,72 @@ def test_under_an_adaptive_optimiser_a_faint_first_layer_warns_and_another_one_d
     assert ("TA102", "warning") not in by_rule(run(*[network(0.9e-4, 1.0)] * 3, start=5), "sgd")
 
 
+def test_where_the_gradient_gets_past_the_faint_layers_vanishing_is_information():
+    """As in a residual network, in which a branch has faded."""
+    verdict = by_rule(run(*[network(0.031, 1e-5, 1.0)] * 3, start=5))["TA101", "info"]
+    assert verdict.layers == ("layer1",)
+    assert "by another way" in verdict.explanation
+    assert by_rule(run(*[network(0.029, 1e-5, 1.0)] * 3, start=5))["TA101", "error"].layers == ("layer1",)
+
+
+def swinging(by, steps=10, start=0):
+    """Readings in which the first layer's share of the gradient goes up and down by a factor of exp(by)."""
+    return run(*(network(math.exp(by * (-1) ** i), 1.0) for i in range(steps)), start=start)
+
+
+def test_a_first_layer_whose_gradient_swings_in_the_first_steps():
+    verdict = by_rule(swinging(0.45))["TA106", "warning"]
+    assert (verdict.layers, verdict.value, verdict.window) == (("layer0",), pytest.approx(0.45), 10)
+    assert ("TA106", "warning") not in by_rule(swinging(0.43))
+    assert ("TA106", "warning") not in by_rule(swinging(0.45), "adaptive")
+
+
+def test_the_first_steps_are_judged_when_all_were_read_and_until_soon_after():
+    assert ("TA106", "warning") in by_rule(swinging(1.0, steps=20))
+    silent = [swinging(1.0, steps=9), swinging(1.0, steps=21), swinging(1.0, start=1), swinging(1.0, steps=20)[::2]]
+    assert not any(("TA106", "warning") in by_rule(readings) for readings in silent)
+    later = [*run(*[network(1.0, 1.0)] * 10), *swinging(1.0, start=10)]
+    assert ("TA106", "warning") not in by_rule(later)  # it is the first steps that are judged, not the latest
+    faded_to_nothing = swinging(1.0)[:9] + run(network(0.0, 1.0), start=9)
+    assert ("TA106", "warning") not in by_rule(faded_to_nothing)
+
+
+def with_outputs(*deviations):
+    """Readings whose last layer has outputs of mean 3 and these deviations."""
+    readings = run(*[network(1.0, 1.0)] * len(deviations))
+    outputs = [Statistics(count=64, total=64 * 3.0, squares=64 * (9 + value**2)) for value in deviations]
+    return [
+        dataclasses.replace(reading, layers=(reading.layers[0], dataclasses.replace(reading.layers[1], output=output)))
+        for reading, output in zip(readings, outputs, strict=True)
+    ]
+
+
+def test_a_last_layer_whose_outputs_shrink_in_the_first_steps():
+    shrinking = with_outputs(2.0, *[5.0] * 6, 0.66, 0.67, 0.65)
+    verdict = by_rule(shrinking)["TA205", "warning"]
+    assert (verdict.layers, verdict.value, verdict.window) == (("layer1",), pytest.approx(0.335), 10)
+    assert ("TA205", "warning") not in by_rule(shrinking, "adaptive")
+    assert ("TA205", "warning") not in by_rule(with_outputs(2.0, *[5.0] * 6, 0.66, 0.69, 0.65))
+    assert ("TA205", "warning") not in by_rule(with_outputs(0.0, *[0.0] * 9))
+
+
+def test_a_faint_gradient_that_does_not_grow_under_an_adaptive_optimiser():
+    faint = network(0.029, 1.6e-3, 1.0)
+    verdict = by_rule(run(*[faint] * 10), "adaptive")["TA102", "warning"]
+    assert (verdict.layers, verdict.value) == (("layer0", "layer1"), pytest.approx(1.6e-3))
+    assert by_rule(run(*[network(1.6e-3, 1.0)] * 10), "adaptive")["TA102", "warning"].layers == ("layer0",)
+    assert ("TA102", "warning") not in by_rule(run(*[faint] * 10))
+    for readings in (
+        run(*[network(0.029, 1.8e-3, 1.0)] * 10),
+        run(*[network(0.031, 1.6e-3, 1.0)] * 10),
+        run(*[network(0.029 / 1.13, 1.6e-3, 1.0)] * 7, *[faint] * 3),  # it grows
+        run(*[faint] * 9, network(0.029, 1.8e-3, 1.0)),
+    ):
+        assert ("TA102", "warning") not in by_rule(readings, "adaptive")
+    slower = run(*[network(0.029 / 1.11, 1.6e-3, 1.0)] * 7, *[faint] * 3)
+    assert ("TA102", "warning") in by_rule(slower, "adaptive")
+
+
 def with_gradient_norm(norm):
     reading = network(1.0, 1.0)
     gradient = Statistics(count=64, squares=norm**2, largest=norm)

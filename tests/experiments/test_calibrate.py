@@ -17,7 +17,9 @@ from experiments.calibrate_scores import (
     COMPARISONS,
     RULES,
     Confusion,
+    below,
     combined,
+    combined_but,
     combined_with,
     confusion,
     fitted_threshold,
@@ -40,6 +42,7 @@ def rows(*changes):
         "status": "finished",
         "seed": 1,
         "ratio": 0.5,
+        "first_to_last": 0.0,
         "mean_gradient": 1e-3,
         "first_weight_gradient": 0.1,
         "weight_gradient_ratio": 1.0,
@@ -178,8 +181,35 @@ def test_what_the_verdict_is_made_of():
         {"rule_decay": "info", "rule_initial_variance": "warning"},
     )
     assert list(combined(runs)) == [False, True, False, True, False, True, True, False]
-    assert list(combined_with(1.0)(runs)) == [True] * 8
-    assert list(combined_with(0.1)(runs)) == [False, False, False, True, False, True, True, False]
+    others = [False, False, False, True, False, True, True, False]
+    assert list(combined_but("rule_vanishing")(runs)) == others
+    assert list(combined_with(below(1.0), "rule_vanishing")(runs)) == [True] * 8
+    assert list(combined_with(below(0.1), "rule_vanishing")(runs)) == others
+    first = rows({}, {"rule_restless": "warning"}, {"rule_shrinking_output": "warning"}, {"rule_stalled": "warning"})
+    assert list(combined(first)) == [False, True, True, True]
+
+
+def test_a_ratio_says_nothing_where_the_gradient_gets_past_it():
+    runs = rows({"ratio": 1e-5}, {"ratio": 1e-5, "first_to_last": 0.1})
+    assert list(below(1e-2)(runs)) == [True, False]
+
+
+@pytest.mark.parametrize(("family", "optimiser"), [("sgd", "momentum"), ("adaptive", "Adam")])
+def test_rules_of_the_first_steps_decide_by_the_quantities_in_the_table(family, optimiser):
+    """The middle one of the thresholds that the page tries is the default one."""
+    kinds = (
+        {"activation": "relu", "initialisation": "he", "depth": 30},
+        {"activation": "tanh", "initialisation": "xavier", "depth": 30},
+        {"activation": "sigmoid", "initialisation": "default", "depth": 3},
+        {"architecture": "bare transformer", "activation": "sigmoid", "initialisation": "default", "depth": 1},
+    )
+    runs = [replace(RUN, optimiser=optimiser, seed=seed, steps=10, **kind) for kind in kinds for seed in range(2)]
+    table = pd.DataFrame(map(attempt, runs))
+    for rule, detectors in calibrate_scores.of_first_steps(family):
+        default = list(detectors.values())[1]
+        fires = calibrate_scores.speaks(table, rule)
+        assert (fires == default(table)).all()
+        assert 0 < fires.sum() < len(fires)
 
 
 def test_comparison_lines():
@@ -228,7 +258,7 @@ def test_a_fitted_threshold_is_precise_first_of_all():
 def test_runs_without_a_ratio_are_not_below_a_threshold():
     runs = rows({"ratio": math.nan, "accuracy": 0.1}, {"ratio": 1e-4, "accuracy": 0.1}, {"ratio": 1.0})
     assert fitted_threshold(runs) == pytest.approx(1e-2)
-    assert list(calibrate_scores.below(1e-2)(runs)) == [False, True, False]
+    assert list(below(1e-2)(runs)) == [False, True, False]
 
 
 def test_the_plan_is_large_enough():

@@ -35,6 +35,9 @@ class Thresholds:
     vanishing_ratio_sgd_error: float = 1e-3  #: an error; AUTOTRAINER's β1
     vanishing_ratio_adaptive: float = 1e-10  #: an error
     first_ratio_adaptive: float = 1e-4  #: of the first layer, a warning
+    passed_ratio: float = 0.03  #: of the first layer: from here on the gradient gets past layers where it is faint
+    faint_ratio_adaptive: float = 1.7e-3  #: of the faintest layer, a warning where the first one's grows less than
+    first_growth_adaptive: float = 1.12  #: times within the first steps
     epsilons: float = 10.0  #: √v̂ within so many times an adaptive optimiser's ε is not rescaled any more
     at_epsilon_fraction: float = 0.7  #: of a layer's entries that have a gradient
     exploding_ratio: float = 70.0  #: AUTOTRAINER's β3
@@ -43,6 +46,10 @@ class Thresholds:
     burst: float = 10.0  #: times the largest gradient of the first ``burst_readings``; Megatron-LM's spike rule
     burst_readings: int = 100
     decay: float = 0.7  #: per layer
+    first_steps: int = 10  #: how many steps the rules about a run's beginning judge, by a reading of each
+    beginning: int = 20  #: from this step on they are silent
+    restlessness_sgd: float = 0.44  #: standard deviation of log(‖δ^1‖/‖δ^L‖) over the first steps
+    output_ratio_sgd: float = 0.34  #: deviation of the last layer's output, at the end of the first steps over at first
     saturated_slope: float = 0.027  #: fraction of max |φ'|; the sigmoid's at |z| = 5, DeepDiagnosis
     saturated_fraction: float = 0.5  #: of an activation's elements; DeepDiagnosis
     dead_window: int = 1000  #: samples over which a unit must be inactive
@@ -90,6 +97,13 @@ class Evidence:
     family: Family = "sgd"  #: of the optimiser that uses the gradients
     thresholds: Thresholds = Thresholds()
     functional: tuple[str, ...] = ()  #: activations that the model calls as functions, where no hook sees them
+
+    def beginning(self) -> tuple[Reading, ...]:
+        """Return the readings of the first steps; none if one of them is missing, or the latest is long after."""
+        count = self.thresholds.first_steps
+        first = self.readings[:count]
+        whole = [reading.step for reading in first] == list(range(count))
+        return first if whole and self.latest.step < self.thresholds.beginning else ()
 
     @property
     def latest(self) -> Reading:

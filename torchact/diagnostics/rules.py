@@ -27,15 +27,14 @@ from torchact.diagnostics.evidence import (
     Thresholds,
     Verdict,
 )
+from torchact.diagnostics.first_steps import initial_variance, restless, shrinking_output, stalled
 from torchact.diagnostics.readings import LayerReading, Reading
+from torchact.diagnostics.wording import cure, names, these
 
 __all__ = ["RULES", "judge"]
 
-_RECTIFIERS = {
-    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"),
-    *("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "mish", "hardswish"),
-}
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny
+_GETS_PAST = " It gets to the first layer by another way, so that the network may learn all the same."
 _FRAMES = 20  # readings that a verdict keeps
 
 
@@ -109,7 +108,7 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
             value=0.0,
             threshold=0.0,
             window=1,
-            explanation=f"{_these(zero, layers)} not learn: the gradient there is exactly zero. {explanation}",
+            explanation=f"{these(zero, layers)} not learn: the gradient there is exactly zero. {explanation}",
             suggestion=suggestion,
             source=AUTOTRAINER,
         )
@@ -123,7 +122,7 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
             value=max(map(_weights_zero, sparse)),
             threshold=limit,
             window=1,
-            explanation=f"In {_names(sparse)} at least {limit:.0%} of the parameters' gradients are exactly zero.",
+            explanation=f"In {names(sparse)} at least {limit:.0%} of the parameters' gradients are exactly zero.",
             suggestion="Look for dead units behind them, or for inputs that are mostly zero.",
             source=AUTOTRAINER,
         )
@@ -186,18 +185,20 @@ def vanishing(evidence: Evidence) -> Iterator[Verdict]:
         return
     ratio = min(ratios[-1][layer.name] for layer in faded)
     worst = all(min(of[layer.name] for layer in faded) < thresholds.vanishing_ratio_sgd_error for of in ratios)
+    passed = max(of.get(layers[0].name, 0) for of in ratios) >= thresholds.passed_ratio
     yield Verdict(
         rule="TA102" if adaptive else "TA101",
         title="vanishing",
-        severity="info" if early else "error" if adaptive or worst else "warning",
+        severity="info" if early or passed else "error" if adaptive or worst else "warning",
         layers=tuple(layer.name for layer in faded),
         value=ratio,
         threshold=threshold,
         window=len(readings),
-        explanation=f"{_these(faded, layers)} not learn{'' if not early else ', if it stays like this'}: the gradient"
+        explanation=f"{these(faded, layers)} not learn{'' if not early else ', if it stays like this'}: the gradient"
         f" there is down to {ratio:.1e} of the last layer's and changes by a factor of"
-        f" {decay_per_layer(evidence.latest):.2g} a layer going backward.",
-        suggestion=_cure(evidence.latest),
+        f" {decay_per_layer(evidence.latest):.2g} a layer going backward."
+        f"{_GETS_PAST if passed else ''}",
+        suggestion=cure(evidence.latest),
         source=MEASURED,
     )
 
@@ -219,7 +220,7 @@ def faint_first_layer(evidence: Evidence) -> Iterator[Verdict]:
             window=len(readings),
             explanation=f"The gradient of the first layer ({first}) is {ratios[-1]:.1e} of the last layer's, which"
             " rescaling does not make up for: the network learns late or not at all.",
-            suggestion=_cure(evidence.latest),
+            suggestion=cure(evidence.latest),
             source=MEASURED,
         )
 
@@ -237,9 +238,9 @@ def at_epsilon(evidence: Evidence) -> Iterator[Verdict]:
             value=max(map(_at_epsilon, stuck)),
             threshold=limit,
             window=1,
-            explanation=f"{_these(stuck, evidence.latest.learning_layers)} not learn: √v̂ of most of their entries"
+            explanation=f"{these(stuck, evidence.latest.learning_layers)} not learn: √v̂ of most of their entries"
             f" is within {evidence.thresholds.epsilons:g} times the optimiser's ε, which then sets the step's size.",
-            suggestion=_cure(evidence.latest),
+            suggestion=cure(evidence.latest),
             source="Kingma and Ba 2015, arXiv:1412.6980, algorithm 1",
         )
 
@@ -270,7 +271,7 @@ def decay(evidence: Evidence) -> Iterator[Verdict]:
         window=1,
         explanation=f"The gradient changes by a factor of {measured.factor:.2g}{interval} a layer going backward;"
         f" counted from the last layer, numbers run out in {rooms} layers.",
-        suggestion=_cure(evidence.latest),
+        suggestion=cure(evidence.latest),
         source=MEASURED,
     )
 
@@ -377,29 +378,6 @@ def saturation(evidence: Evidence) -> Iterator[Verdict]:
             )
 
 
-def initial_variance(evidence: Evidence) -> Iterator[Verdict]:
-    """TA204: outputs of like layers whose variances differ much in the first steps."""
-    thresholds, reading = evidence.thresholds, evidence.latest
-    layers = [layer for layer in reading.learning_layers if layer.activation is None and layer.output.deviation > 0]
-    variances = {layer.name: layer.output.deviation**2 for layer in layers[:-1]}  # the last one's is the task's
-    if reading.step >= thresholds.variance_steps or len(variances) < 2:
-        return
-    ratio = max(variances.values()) / min(variances.values())
-    if ratio > thresholds.variance_ratio:
-        yield Verdict(
-            rule="TA204",
-            title="initial-variance",
-            severity="warning",
-            layers=(min(variances, key=variances.__getitem__), max(variances, key=variances.__getitem__)),
-            value=ratio,
-            threshold=thresholds.variance_ratio,
-            window=1,
-            explanation=f"The variance of the layers' outputs differs by a factor of {ratio:.1e} in the beginning.",
-            suggestion=_cure(reading),
-            source=f"{DEBUGGER}: PoorWeightInitialization",
-        )
-
-
 def update_ratio(evidence: Evidence) -> Iterator[Verdict]:
     """TA301: layers whose steps are too small or too large beside their weights, several readings running."""
     thresholds = evidence.thresholds
@@ -456,7 +434,8 @@ def unchanged(evidence: Evidence) -> Iterator[Verdict]:
             window=len(readings),
             explanation=f"The parameters of {same[0]}{' and others' if same[1:] else ''} have gradients and have not"
             f" changed at all between {len(readings)} readings.",
-            suggestion="Look whether the optimiser holds them, and whether its learning rate is zero.",
+            suggestion="Look whether the optimiser holds them, whether its learning rate is zero, and whether their"
+            " gradients are too small to change a number.",
             source=f"{DEBUGGER}: UnchangedTensor",
         )
 
@@ -524,6 +503,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     zero_gradient,
     vanishing,
     faint_first_layer,
+    stalled,
     at_epsilon,
     decay,
     exploding,
@@ -531,32 +511,9 @@ RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     dead_units,
     saturation,
     initial_variance,
+    restless,
+    shrinking_output,
     update_ratio,
     unchanged,
     blind_spots,
 )
-
-
-def _names(layers: Sequence[LayerReading]) -> str:
-    names = [layer.name for layer in layers]
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} layers)"
-
-
-def _these(some: list[LayerReading], layers: tuple[LayerReading, ...]) -> str:
-    """Name layers in the beginning of a sentence that goes on with "not": "Layers a … c (3 of 5) do"."""
-    if len(some) == 1:
-        return f"Layer {some[0].name} (1 of {len(layers)}) does"
-    return f"Layers {some[0].name} … {some[-1].name} ({len(some)} of {len(layers)}) do"
-
-
-def _cure(reading: Reading) -> str:
-    keys = {layer.activation for layer in reading.layers if layer.activation}
-    if keys & {"sigmoid", "hardsigmoid", "softmax", "softmin"}:
-        return (
-            "Replace the sigmoid-like activations by ReLU with He initialisation, or tanh with Xavier initialisation."
-        )
-    if keys & _RECTIFIERS:
-        return "Use He initialisation (σ_w² = 2), or normalisation layers."
-    if keys & {"tanh", "hardtanh", "softsign", "selu"}:
-        return "Use Xavier initialisation (σ_w² = 1), or normalisation layers."
-    return "Use an initialisation that keeps the gradient's size, or normalisation layers."

@@ -1,0 +1,152 @@
+"""Rules about how a run begins, and the quantities that they judge.
+
+They look at a reading of each of the first steps, and speak in these steps and a few more: later on, networks that
+learn well show the same.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
+from torchact.diagnostics.depth import first_over_last, ratios_to_last
+from torchact.diagnostics.evidence import DEBUGGER, MEASURED, Evidence, Verdict
+from torchact.diagnostics.readings import Reading
+from torchact.diagnostics.wording import cure
+
+_SMALLER_STEPS = "Lower the learning rate, or raise it to its value over the first steps (warm-up)."
+
+
+def initial_variance(evidence: Evidence) -> Iterator[Verdict]:
+    """TA204: outputs of like layers whose variances differ much in the first steps."""
+    thresholds, reading = evidence.thresholds, evidence.latest
+    layers = [layer for layer in reading.learning_layers if layer.activation is None and layer.output.deviation > 0]
+    variances = {layer.name: layer.output.deviation**2 for layer in layers[:-1]}  # the last one's is the task's
+    if reading.step >= thresholds.variance_steps or len(variances) < 2:
+        return
+    ratio = max(variances.values()) / min(variances.values())
+    if ratio > thresholds.variance_ratio:
+        yield Verdict(
+            rule="TA204",
+            title="initial-variance",
+            severity="warning",
+            layers=(min(variances, key=variances.__getitem__), max(variances, key=variances.__getitem__)),
+            value=ratio,
+            threshold=thresholds.variance_ratio,
+            window=1,
+            explanation=f"The variance of the layers' outputs differs by a factor of {ratio:.1e} in the beginning.",
+            suggestion=cure(reading),
+            source=f"{DEBUGGER}: PoorWeightInitialization",
+        )
+
+
+def restlessness(readings: Sequence[Reading]) -> float:
+    """Return how much the first layer's share of the gradient swings: the standard deviation of log(‖δ^1‖/‖δ^L‖).
+
+    NaN where one of them is 0 or missing.
+    """
+    shares = [first_over_last(reading) for reading in readings]
+    if not shares or not all(0 < share < math.inf for share in shares):
+        return math.nan
+    return statistics.pstdev(map(math.log, shares))
+
+
+def restless(evidence: Evidence) -> Iterator[Verdict]:
+    """TA106: under SGD and its kind, a first layer whose share of the gradient swings from step to step."""
+    readings, limit = evidence.beginning(), evidence.thresholds.restlessness_sgd
+    swing = restlessness(readings)
+    if evidence.family == "sgd" and swing > limit:
+        first = evidence.latest.learning_layers[0].name
+        yield Verdict(
+            rule="TA106",
+            title="restless",
+            severity="warning",
+            layers=(first,),
+            value=swing,
+            threshold=limit,
+            window=len(readings),
+            explanation=f"Over the first {len(readings)} steps the ratio of the first layer's gradient ({first}) to the"
+            f" last layer's swings by a factor of {math.exp(swing):.2g} (its standard deviation, on a log scale):"
+            " the steps change the network more than its gradients foresee.",
+            suggestion=_SMALLER_STEPS,
+            source=MEASURED,
+        )
+
+
+def output_ratio(readings: Sequence[Reading], patience: int) -> float:
+    """Return the deviation of the last layer's output, the largest of the last ``patience``, over that of the first.
+
+    NaN where no output was seen, or the first one has no deviation.
+    """
+    deviations = [reading.learning_layers[-1].output.deviation for reading in readings if reading.learning_layers]
+    return max(deviations[-patience:]) / deviations[0] if deviations and deviations[0] > 0 else math.nan
+
+
+def shrinking_output(evidence: Evidence) -> Iterator[Verdict]:
+    """TA205: under SGD and its kind, a last layer whose outputs shrink to a fraction of what they were at first."""
+    readings, limit = evidence.beginning(), evidence.thresholds.output_ratio_sgd
+    ratio = output_ratio(readings, evidence.thresholds.patience)
+    if evidence.family == "sgd" and ratio < limit:
+        last = evidence.latest.learning_layers[-1].name
+        yield Verdict(
+            rule="TA205",
+            title="shrinking-output",
+            severity="warning",
+            layers=(last,),
+            value=ratio,
+            threshold=limit,
+            window=len(readings),
+            explanation=f"Within {len(readings)} steps the deviation of the last layer's output ({last}) fell to"
+            f" {ratio:.2g} of what it was: the network comes to answer all its inputs alike. (One whose targets are"
+            " far smaller than its first outputs does so rightly.)",
+            suggestion=_SMALLER_STEPS,
+            source=MEASURED,
+        )
+
+
+def lasting_ratios(readings: Sequence[Reading], patience: int) -> dict[str, float]:
+    """Return ‖δ^l‖/‖δ^L‖ of each layer, the largest of the last ``patience`` readings; none where one is 0."""
+    ratios = [ratios_to_last(reading) for reading in readings[-patience:]]
+    names = ratios[-1] if ratios else ()
+    return {name: max(of[name] for of in ratios) for name in names if all(of.get(name, 0) > 0 for of in ratios)}
+
+
+def first_growth(readings: Sequence[Reading], patience: int) -> float:
+    """Return by what factor ‖δ^1‖/‖δ^L‖ grew, the largest of the last ``patience`` readings over that of the first.
+
+    NaN where there is none.
+    """
+    shares = [first_over_last(reading) for reading in readings]
+    if not shares or not all(0 < share < math.inf for share in (*shares[:patience], *shares[-patience:])):
+        return math.nan
+    return max(shares[-patience:]) / max(shares[:patience])
+
+
+def stalled(evidence: Evidence) -> Iterator[Verdict]:
+    """TA102: under an adaptive optimiser, a faint gradient that does not grow as one that is going to learn would."""
+    thresholds, readings = evidence.thresholds, evidence.beginning()
+    ratios = lasting_ratios(readings, thresholds.patience)
+    if evidence.family != "adaptive" or not ratios:
+        return
+    growth = first_growth(readings, thresholds.patience)
+    first, faintest = next(iter(ratios)), min(ratios, key=ratios.__getitem__)
+    if (
+        ratios[faintest] < thresholds.faint_ratio_adaptive
+        and ratios[first] < thresholds.passed_ratio
+        and growth < thresholds.first_growth_adaptive
+    ):
+        yield Verdict(
+            rule="TA102",
+            title="vanishing",
+            severity="warning",
+            layers=tuple(dict.fromkeys((first, faintest))),
+            value=ratios[faintest],
+            threshold=thresholds.faint_ratio_adaptive,
+            window=len(readings),
+            explanation=f"The gradient of {faintest} is {ratios[faintest]:.1e} of the last layer's, and the first"
+            f" layer's ({first}, {ratios[first]:.1e}) has not grown over the first {len(readings)} steps, as it does"
+            " where an adaptive optimiser makes up for that: the network learns late or not at all.",
+            suggestion=cure(evidence.latest),
+            source=MEASURED,
+        )
