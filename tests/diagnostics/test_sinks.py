@@ -173,6 +173,20 @@ class FailingToClose(Own):
         raise ConnectionError("the server is gone")
 
 
+class Noting(Own):
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    def note(self, report):
+        self.noted.append((self.steps[-1], report))
+
+
+class FailingToNote(Own):
+    def note(self, report):
+        raise ConnectionError("the server is gone")
+
+
 class TestNothingIsLost:
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_event_files_hold_every_announced_step(self, runs, ending):
@@ -317,6 +331,31 @@ class TestSeveralSinks:
         with pytest.warns(UserWarning, match="FailingToClose failed .* ConnectionError: the server is gone"):
             Sinks([FailingToClose(), own]).close(None)
         assert own.closed_with == [None]
+
+    @pytest.mark.parametrize(("settings", "steps"), [({}, [9]), ({"first": 0}, []), ({"every": 1, "first": 0}, [9])])
+    def test_one_that_notes_is_given_a_report_of_the_first_steps(self, settings, steps):
+        noting, own = Noting(), Own()
+        model = nn.Sequential(nn.Linear(4, 4), torchact.Tanh(), nn.Linear(4, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with GradientMonitor(model, optimizer, sinks=[own, noting], **settings):
+            for _ in range(12):
+                model(torch.ones(2, 4)).sum().backward()
+                optimizer.step()
+        assert [step for step, _ in noting.noted] == [report.reading.step for _, report in noting.noted] == steps
+        assert own.steps == noting.steps
+
+    def test_one_that_fails_to_note_is_dropped_and_the_others_note(self):
+        noting, failing = Noting(), FailingToNote()
+        sinks = Sinks([failing, noting])
+        sinks.write(Reading(step=9, layers=()))
+        with pytest.warns(UserWarning, match="FailingToNote failed .* ConnectionError: the server is gone"):
+            sinks.note(lambda: "the report")
+        sinks.close(None)
+        assert noting.noted == [(9, "the report")]
+        assert failing.closed_with == []
+
+    def test_no_report_is_made_for_nobody(self):
+        Sinks([Own()]).note(lambda: pytest.fail("nobody wants it"))
 
     def test_warnings_as_errors_do_not_stop_the_others(self):
         failing, own = Failing(), Own()

@@ -86,7 +86,7 @@ class GradientMonitor:
         group: the ranks to merge over, where models are trained on several; all of them have to attach a monitor. By
             default none, or all ranks for a model with DTensors.
         sinks: where readings go besides :attr:`history` and ``log_dir``: objects with ``write(reading)`` and
-            ``close(report)``.
+            ``close(report)``; one that has ``note(report)`` takes a report of the first steps, too.
         rules: what :meth:`verdicts` applies, by default :data:`torchact.diagnostics.rules.RULES`.
         on_error: ``"report"`` tells of verdicts when asked; ``"raise"`` judges each reading and raises from the
             optimiser's step where one is an error: before a parameter changes, with ``updates`` after.
@@ -330,6 +330,8 @@ class GradientMonitor:
     def _publish(self, track: _Track, reading: Reading) -> None:
         self.history.append(reading)
         self._sinks.write(reading)
+        if reading.step == self.thresholds.first_steps - 1:
+            self._sinks.note(self._report)
         if self._on_error == "raise":
             errors = tuple(verdict for verdict in self._judge(track) if verdict.severity == "error")
             if errors:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
 
@@ -15,6 +17,9 @@ from torchact.diagnostics import depth
 from torchact.diagnostics.depth import Decay
 from torchact.diagnostics.evidence import Verdict
 from torchact.diagnostics.readings import Reading
+
+_SEVERITIES = ("error", "warning", "info")
+_MARKDOWN = re.compile(r"[\\`*_<>\[\]]")  # what would be more than itself
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -41,11 +46,11 @@ class Report:
 
     @property
     def finding(self) -> str:
-        """The sentences that say which layers do not learn, or that all do."""
+        """The sentences that say which layers do not learn, or that all do; the most severe first."""
         layers = self.reading.learning_layers
         if not layers:
             return "No layer with parameters received a gradient in this step."
-        said = list(map(str, self.verdicts))
+        said = list(map(str, sorted(self.verdicts, key=lambda verdict: _SEVERITIES.index(verdict.severity))))
         if all(verdict.severity == "info" and verdict.title != "vanishing" for verdict in self.verdicts):
             first = depth.first_over_last(self.reading)
             said.insert(
@@ -101,6 +106,11 @@ class Report:
 
     def print_to(self, console: Console) -> None:
         """Print the table, the decay, the finding and the coverage."""
+        self._print_measurements(console)
+        console.print(self.finding, highlight=False, markup=False)
+        console.print(self.coverage, highlight=False, markup=False)
+
+    def _print_measurements(self, console: Console) -> None:
         console.print(self.table())
         console.print(
             "δ = ∂L/∂output of the layer; × next: its ‖δ‖ over that of the next layer with parameters; "
@@ -114,18 +124,26 @@ class Report:
         if not math.isnan(decay.factor):
             interval = "" if math.isnan(decay.low) else f" (95 %: {decay.low:.3g} to {decay.high:.3g})"
             console.print(f"Decay per layer: × {decay.factor:.3g}{interval}", highlight=False, markup=False)
-        console.print(self.finding, highlight=False, markup=False)
-        console.print(self.coverage, highlight=False, markup=False)
+
+    def markdown(self) -> str:
+        """Return the report as Markdown, with the finding as a list before what was measured."""
+        lines = _MARKDOWN.sub(r"\\\g<0>", self.finding).splitlines()
+        finding = "\n".join(f"- {line}" for line in lines)
+        return f"{finding}\n\n```\n{_printed(self._print_measurements)}\n{self.coverage}\n```"
 
     def __str__(self) -> str:
-        text = StringIO()
-        self.print_to(Console(file=text, width=120))
-        return text.getvalue().rstrip()
+        return _printed(self.print_to)
 
     def __repr__(self) -> str:
         return (
             f"<Report of {len(self.reading.layers)} layers at step {self.reading.step}, {len(self.verdicts)} verdicts>"
         )
+
+
+def _printed(to: Callable[[Console], None]) -> str:
+    text = StringIO()
+    to(Console(file=text, width=120))
+    return text.getvalue().rstrip()
 
 
 def _scientific(value: float | None) -> str:

@@ -82,6 +82,29 @@ def test_zeros_have_no_logarithm_and_are_explained_in_words(tmp_path):
     assert "structural zero" in " ".join(report.split())
 
 
+def test_the_report_is_there_after_the_first_steps_and_in_the_end_verdicts_first(tmp_path):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with GradientMonitor(model, optimizer, tmp_path) as monitor:
+        for _ in range(21):
+            optimizer.zero_grad()
+            model(torch.ones(2, 4)).sum().backward()
+            optimizer.step()
+    reports = events(tmp_path).Tensors("report/text_summary")
+    assert [report.step for report in reports] == [9, 20]
+    text = reports[-1].tensor_proto.string_val[0].decode()
+    first, *_ = text.splitlines()
+    assert first.startswith(r"- error TA101 \[vanishing\]: Layers 0 … ")
+    assert text.index("Gradients by layer at step 20") > text.index("TA101") == text.rindex("TA101")
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- " + re.sub(r"([\[\]_])", r"\\\1", str(verdict)) for verdict in by_severity(monitor.verdicts())
+    ]
+
+
+def by_severity(verdicts):
+    return sorted(verdicts, key=lambda verdict: ("error", "warning", "info").index(verdict.severity))
+
+
 def test_a_nan_is_written_and_not_dropped(tmp_path):
     train(network(depth=1), tmp_path, steps=1, scale=math.nan)
     ((_, value),) = scalars(tmp_path, "gradient_norm/0000_0")

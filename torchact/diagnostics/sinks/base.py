@@ -25,6 +25,14 @@ class Sink(Protocol):
         """Take the report of the last reading, None when there was no reading, and finish."""
 
 
+@runtime_checkable
+class NotingSink(Sink, Protocol):
+    """A sink that takes the report of the run's first steps as well."""
+
+    def note(self, report: Report) -> None:
+        """Take the report of the last of the run's first steps, when it was recorded."""
+
+
 class Sinks:
     """Several sinks, each of which gets every reading.
 
@@ -60,6 +68,12 @@ class Sinks:
     def write(self, reading: Reading) -> None:
         """Give a reading to all sinks."""
         self._each(lambda sink: sink.write(reading))
+
+    def note(self, report: Callable[[], Report]) -> None:
+        """Give those that take it a report of the run's first steps, which is made if there is one."""
+        if any(isinstance(sink, NotingSink) for sink in self._sinks):
+            made = report()
+            self._each(lambda sink: sink.note(made) if isinstance(sink, NotingSink) else None)
 
     def close(self, report: Report | None) -> None:
         """Close all sinks, once; a second call does nothing."""

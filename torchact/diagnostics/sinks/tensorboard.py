@@ -45,6 +45,7 @@ class TensorBoardSink:
     bins of four; zeros, which have no place there, are left out. Where the monitor has several optimisers, tags begin
     with the optimiser's label. The tags ``depth_profile/log10_gradient_norm_at_start`` and ``…_at_end`` have the
     layer's position in place of the step. NaN and infinity are written like other values, and never left out.
+    The text ``report`` has the verdicts and the table of the last of the first steps, and of the last reading.
 
     Each reading is with the operating system before training goes on, and so survives whatever ends the process. The
     same holds for scalars and other summaries of your own in :attr:`writer`. These do not raise when the disk is full
@@ -77,11 +78,16 @@ class TensorBoardSink:
         self._add(list(_values(reading)), reading.step)
         self._raise_what_failed()
 
+    def note(self, report: Report) -> None:
+        """Write a report in words, its verdicts first."""
+        self.writer.add_text("report", report.markdown(), report.reading.step)
+        self._raise_what_failed()
+
     def close(self, report: Report | None) -> None:
         """Write the last profile and the report in words, and close the run."""
         if report is not None:
             self._write_profile(report.reading, "at_end")
-            self.writer.add_text("report", f"```\n{report}\n```", report.reading.step)
+            self.writer.add_text("report", report.markdown(), report.reading.step)
         try:
             self._raise_what_failed()
         finally:
