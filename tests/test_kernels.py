@@ -359,10 +359,14 @@ def test_results_are_the_same_with_other_kernels_or_none(environment, status, tm
             assert_within_ulp(ours, theirs.double(), ulp=8, scale=scale)
 
 
-def test_an_unknown_setting_is_refused():
+@pytest.mark.parametrize(
+    ("name", "value", "known"),
+    [("TORCHACT_KERNELS", "yes", "0 or 1"), ("TORCHACT_INSTRUCTIONS", "avx2", "one of baseline, AVX2, AVX-512")],
+)
+def test_an_unknown_setting_is_refused(name, value, known):
     command = [sys.executable, "-c", "import torchact"]
-    result = subprocess.run(command, env=os.environ | {"TORCHACT_KERNELS": "yes"}, capture_output=True, text=True)
-    assert "TORCHACT_KERNELS: expected 0 or 1, got 'yes'" in result.stderr
+    result = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True)
+    assert f"{name}: expected {known}, got '{value}'" in result.stderr
 
 
 # ---- statistics

@@ -1,5 +1,6 @@
 import copy
 import gc
+import io
 import itertools
 import math
 import pickle
@@ -8,6 +9,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -746,6 +748,23 @@ class TestBadInput:
         with pytest.raises(ValueError, match=f"{name}: expected a whole number of at least 1, got"):
             GradientMonitor(mlp(), **{name: count})
 
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ({"sinks": 3}, "sinks: expected an iterable of sinks"),
+            ({"thresholds": {"decay": 0.5}}, "thresholds: expected Thresholds or None, got"),
+            ({"rules": "TA101"}, "rules: expected functions of the evidence, got 'TA101'"),
+            ({"rules": ["TA101"]}, "rules: expected functions of the evidence, got"),
+        ],
+    )
+    def test_what_is_of_the_wrong_type(self, argument, message):
+        with pytest.raises(TypeError, match=message):
+            GradientMonitor(mlp(), **argument)
+
+    def test_signals_in_one_string(self):
+        with pytest.raises(ValueError, match=r"signals: expected a collection, such as {'gradients'}, got 'outputs'"):
+            GradientMonitor(mlp(), signals="outputs")
+
     @pytest.mark.parametrize("count", [-1, 1.5, True, "2"])
     def test_a_count_of_first_steps_that_is_negative_or_none(self, count):
         with pytest.raises(ValueError, match="first: expected a whole number of at least 0, got"):
@@ -799,6 +818,27 @@ class TestReport:
         assert f"Decay per layer: × {report.decay_per_layer:.3g}" in text
         assert "do not learn" in text
         assert 0.05 < report.decay_per_layer < 0.3
+
+    @pytest.mark.parametrize(("width", "left_out"), [(120, []), (90, ["kind"]), (75, ["kind", "mean", "std"])])
+    def test_names_of_layers_are_whole_in_a_narrow_console(self, width, left_out):
+        name = "a_layer_with_a_long_name"
+        model = nn.Sequential()
+        for i in range(3):
+            model.add_module(f"{name}{i}", nn.Linear(8, 8))
+        optimizer = sgd(model)
+        console = Console(width=width, file=io.StringIO())
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            model(torch.ones(2, 8)).square().sum().backward()
+            optimizer.step()
+            monitor.report(console)
+        _, _, headings, _, *rows = console.file.getvalue().splitlines()
+        assert [row.split()[0] for row in rows[:3]] == [f"{name}{i}" for i in range(3)]
+        assert headings.split() == [
+            heading
+            for heading in ("layer", "kind", "‖δ‖", "×", "next", "‖∂L/∂θ‖", "mean", "std", "zero", "sat.", "dead")
+            if heading not in left_out
+        ]
+        assert (f"short: {', '.join(left_out)}." in console.file.getvalue()) == bool(left_out)
 
     def test_a_healthy_network_is_said_to_learn(self):
         model = mlp(nn.Tanh, depth=2)

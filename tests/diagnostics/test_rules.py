@@ -185,10 +185,16 @@ def test_saturation_is_reported_above_its_threshold():
     assert judged(with_activation("Sigmoid", "sigmoid", 1.0, 1.0, 0.5)) == {}
 
 
+def test_an_output_may_be_saturated():
+    reading = with_activation("Sigmoid", "sigmoid", 1.0, 1.0, 0.9)
+    assert judged(dataclasses.replace(reading, layers=reading.layers[:2])) == {}
+
+
 #: Rectifiers, whose flat side is half of what they are, and those that have no level to saturate at.
 NEVER_SATURATED = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "squared_relu", "binary_step"),
     *("tanhshrink", "softshrink", "hardshrink", "snake", "identity"),
+    *("softmax", "softmin", "softmax2d", "log_softmax"),  # of many entries, nearly all are small
 }
 
 
@@ -316,9 +322,9 @@ def test_where_the_gradient_gets_past_the_faint_layers_vanishing_is_information(
     assert by_rule(run(*[network(0.029, 1e-5, 1.0)] * 3, start=5))["TA101", "error"].layers == ("layer1",)
 
 
-def swinging(by, steps=10, start=0):
+def swinging(by, steps=10, start=0, layers=8):
     """Readings in which the first layer's share of the gradient goes up and down by a factor of exp(by)."""
-    return run(*(network(math.exp(by * (-1) ** i), 1.0) for i in range(steps)), start=start)
+    return run(*(network(math.exp(by * (-1) ** i), *[1.0] * (layers - 1)) for i in range(steps)), start=start)
 
 
 def test_a_first_layer_whose_gradient_swings_in_the_first_steps():
@@ -326,15 +332,16 @@ def test_a_first_layer_whose_gradient_swings_in_the_first_steps():
     assert (verdict.layers, verdict.value, verdict.window) == (("layer0",), pytest.approx(0.45), 10)
     assert ("TA106", "warning") not in by_rule(swinging(0.43))
     assert ("TA106", "warning") not in by_rule(swinging(0.45), "adaptive")
+    assert ("TA106", "warning") not in by_rule(swinging(0.45, layers=7))
 
 
 def test_the_first_steps_are_judged_when_all_were_read_and_until_soon_after():
     assert ("TA106", "warning") in by_rule(swinging(1.0, steps=20))
     silent = [swinging(1.0, steps=9), swinging(1.0, steps=21), swinging(1.0, start=1), swinging(1.0, steps=20)[::2]]
     assert not any(("TA106", "warning") in by_rule(readings) for readings in silent)
-    later = [*run(*[network(1.0, 1.0)] * 10), *swinging(1.0, start=10)]
+    later = [*run(*[network(*[1.0] * 8)] * 10), *swinging(1.0, start=10)]
     assert ("TA106", "warning") not in by_rule(later)  # it is the first steps that are judged, not the latest
-    faded_to_nothing = swinging(1.0)[:9] + run(network(0.0, 1.0), start=9)
+    faded_to_nothing = swinging(1.0)[:9] + run(network(0.0, *[1.0] * 7), start=9)
     assert ("TA106", "warning") not in by_rule(faded_to_nothing)
 
 
@@ -359,6 +366,7 @@ def test_a_last_layer_whose_outputs_shrink_in_the_first_steps():
 
 def test_a_faint_gradient_that_does_not_grow_under_an_adaptive_optimiser():
     faint = network(0.029, 1.6e-3, 1.0)
+    assert len(rules.judge(run(*[network(1e-5, 1.0)] * 10), "adaptive")) == 1  # one rule of two that it meets
     verdict = by_rule(run(*[faint] * 10), "adaptive")["TA102", "warning"]
     assert (verdict.layers, verdict.value) == (("layer0", "layer1"), pytest.approx(1.6e-3))
     assert by_rule(run(*[network(1.6e-3, 1.0)] * 10), "adaptive")["TA102", "warning"].layers == ("layer0",)
@@ -432,20 +440,46 @@ def test_variances_of_outputs_that_differ_in_the_beginning():
         ]
         return Reading(step=0, layers=tuple(layers))
 
-    assert by_rule(reading(1.0, 0.31, 99.0))["TA204", "warning"].layers == ("layer1", "layer0")
+    assert by_rule(reading(1.0, 0.31, 99.0))["TA204", "info"].layers == ("layer1", "layer0")
     assert by_rule(reading(1.0, 0.32, 99.0)) == {}  # the last layer's variance is the task's
     assert by_rule(dataclasses.replace(reading(1.0, 0.1, 1.0), step=10)) == {}
+    unlike = reading(1.0, 0.1, 1.0, 1.0)
+    norm = dataclasses.replace(unlike.layers[1], kind="LayerNorm")
+    assert by_rule(dataclasses.replace(unlike, layers=(unlike.layers[0], norm, *unlike.layers[2:]))) == {}
 
 
-def test_parameter_gradients_that_are_mostly_zero():
-    def reading(zeros):
-        gradient = Statistics(count=64, squares=1.0, largest=1.0, zeros=zeros)
-        own = {"weight": dataclasses.replace(parameter(0), gradient=gradient)}
-        layers = network(1.0, 1.0).layers
-        return Reading(step=0, layers=(dataclasses.replace(layers[0], parameters=own), layers[1]))
+def test_gradients_that_are_mostly_zero_at_the_output_and_at_the_parameters():
+    def reading(of_output, of_weight):
+        gradient, own = (Statistics(count=64, squares=1.0, largest=1.0, zeros=n) for n in (of_output, of_weight))
+        first, last = network(1.0, 1.0).layers
+        weight = {"weight": dataclasses.replace(parameter(0), gradient=own)}
+        return Reading(step=0, layers=(dataclasses.replace(first, gradient=gradient, parameters=weight), last))
 
-    assert by_rule(reading(45))["TA303", "warning"].value == 45 / 64
-    assert by_rule(reading(44)) == {}
+    assert by_rule(reading(45, 45))["TA303", "warning"].value == 45 / 64
+    assert by_rule(reading(44, 64)) == {}  # of an embedding, whose other words did not occur
+    assert by_rule(reading(64, 44)) == {}  # of a convolution in front of pooling
+
+
+def test_layers_before_weights_that_are_zero_wait_for_the_first_step():
+    """As of a head, of a residual branch or of LoRA's second matrix that begins with zeros."""
+
+    def zeroed(entry):
+        weight = dataclasses.replace(entry.parameters["weight"], weight=Statistics(count=64, zeros=64.0))
+        return dataclasses.replace(entry, parameters={"weight": weight})
+
+    first, second, third, last = network(0.0, 0.0, 1.0, 1.0).layers
+    verdicts = by_rule(Reading(step=0, layers=(first, second, zeroed(third), last)))
+    assert list(verdicts) == [("TA303", "info")]
+    assert verdicts["TA303", "info"].layers == ("layer0", "layer1")
+    assert "such as those of layer2" in verdicts["TA303", "info"].explanation
+    assert ("TA303", "error") in by_rule(Reading(step=0, layers=(first, second, third, zeroed(last))))
+
+
+def test_an_explosion_that_does_not_grow_with_depth_is_information():
+    """As where the last layer called is a second head whose loss has a small weight."""
+    assert ("TA105", "info") in by_rule(network(*[71.0, 72.0] * 4, 1.0))
+    assert ("TA105", "warning") in by_rule(network(*(3.0 ** (8 - i) for i in range(8)), 1.0))
+    assert ("TA105", "warning") in by_rule(network(71.0, 69.0, 1.0))  # too few to know
 
 
 def test_decay_is_told_with_its_interval_where_a_few_layers_agree():
@@ -459,16 +493,17 @@ def test_decay_is_told_with_its_interval_where_a_few_layers_agree():
 
 
 def test_entries_without_a_gradient_do_not_count_as_stuck_at_epsilon():
-    def reading(at_epsilon, zeros):
+    def reading(at_epsilon, zeros, step=5):
         gradient = Statistics(count=64, squares=1.0, largest=1.0, zeros=zeros)
         own = {"weight": dataclasses.replace(parameter(0), gradient=gradient, at_epsilon=at_epsilon)}
         layers = network(1.0, 1.0).layers
-        return Reading(step=0, layers=(dataclasses.replace(layers[0], parameters=own), layers[1]))
+        return Reading(step=step, layers=(dataclasses.replace(layers[0], parameters=own), layers[1]))
 
     assert ("TA102", "error") in by_rule(reading(0.75, 0), "adaptive")
     assert ("TA102", "error") not in by_rule(reading(0.75, 32), "adaptive")  # those of silent units
     assert by_rule(reading(0.875, 32), "adaptive")["TA102", "error"].value == 3 / 4
     assert ("TA102", "error") not in by_rule(reading(1.0, 64), "adaptive")
+    assert ("TA102", "error") not in by_rule(reading(1.0, 0, step=4), "adaptive")  # the first steps may be anything
 
 
 def test_rules_know_their_ids_and_every_verdict_its_source():

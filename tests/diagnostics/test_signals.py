@@ -197,7 +197,7 @@ class TestParameters:
         model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         with GradientMonitor(model, optimizer, every=1) as monitor:
-            for _ in range(2):
+            for _ in range(6):
                 optimizer.zero_grad()
                 (model(torch.randn(3, 4)).square().mean() * 1e-9).backward()
                 optimizer.step()

@@ -49,6 +49,7 @@ class Thresholds:
     first_steps: int = 10  #: how many steps the rules about a run's beginning judge, by a reading of each
     beginning: int = 20  #: from this step on they are silent
     restlessness_sgd: float = 0.44  #: standard deviation of log(‖δ^1‖/‖δ^L‖) over the first steps
+    restless_layers: int = 8  #: with parameters, from which on that matters
     output_ratio_sgd: float = 0.34  #: deviation of the last layer's output, at the end of the first steps over at first
     saturated_slope: float = 0.027  #: fraction of max |φ'|; the sigmoid's at |z| = 5, DeepDiagnosis
     saturated_fraction: float = 0.5  #: of an activation's elements; DeepDiagnosis

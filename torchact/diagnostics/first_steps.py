@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from torchact.diagnostics.depth import first_over_last, ratios_to_last
@@ -19,10 +20,13 @@ _SMALLER_STEPS = "Lower the learning rate, or raise it to its value over the fir
 
 
 def initial_variance(evidence: Evidence) -> Iterator[Verdict]:
-    """TA204: outputs of like layers whose variances differ much in the first steps."""
+    """TA204: outputs of layers of one kind whose variances differ much in the first steps."""
     thresholds, reading = evidence.thresholds, evidence.latest
     layers = [layer for layer in reading.learning_layers if layer.activation is None and layer.output.deviation > 0]
-    variances = {layer.name: layer.output.deviation**2 for layer in layers[:-1]}  # the last one's is the task's
+    kinds = Counter(layer.kind for layer in layers)
+    commonest = max(kinds, key=kinds.__getitem__, default=None)
+    of_kind = [layer for layer in layers[:-1] if layer.kind == commonest]  # the last one's is the task's
+    variances = {layer.name: layer.output.deviation**2 for layer in of_kind}
     if reading.step >= thresholds.variance_steps or len(variances) < 2:
         return
     ratio = max(variances.values()) / min(variances.values())
@@ -30,12 +34,13 @@ def initial_variance(evidence: Evidence) -> Iterator[Verdict]:
         yield Verdict(
             rule="TA204",
             title="initial-variance",
-            severity="warning",
+            severity="info",
             layers=(min(variances, key=variances.__getitem__), max(variances, key=variances.__getitem__)),
             value=ratio,
             threshold=thresholds.variance_ratio,
             window=1,
-            explanation=f"The variance of the layers' outputs differs by a factor of {ratio:.1e} in the beginning.",
+            explanation=f"The variance of the outputs of {commonest} layers differs by a factor of {ratio:.1e} in the"
+            " beginning.",
             suggestion=cure(reading),
             source=f"{DEBUGGER}: PoorWeightInitialization",
         )
@@ -53,11 +58,11 @@ def restlessness(readings: Sequence[Reading]) -> float:
 
 
 def restless(evidence: Evidence) -> Iterator[Verdict]:
-    """TA106: under SGD and its kind, a first layer whose share of the gradient swings from step to step."""
+    """TA106: under SGD and its kind, a first of many layers whose share of the gradient swings from step to step."""
     readings, limit = evidence.beginning(), evidence.thresholds.restlessness_sgd
-    swing = restlessness(readings)
-    if evidence.family == "sgd" and swing > limit:
-        first = evidence.latest.learning_layers[0].name
+    swing, layers = restlessness(readings), evidence.latest.learning_layers
+    if evidence.family == "sgd" and swing > limit and len(layers) >= evidence.thresholds.restless_layers:
+        first = layers[0].name
         yield Verdict(
             rule="TA106",
             title="restless",
@@ -133,7 +138,7 @@ def stalled(evidence: Evidence) -> Iterator[Verdict]:
     first, faintest = next(iter(ratios)), min(ratios, key=ratios.__getitem__)
     if (
         ratios[faintest] < thresholds.faint_ratio_adaptive
-        and ratios[first] < thresholds.passed_ratio
+        and thresholds.first_ratio_adaptive <= ratios[first] < thresholds.passed_ratio  # below, another rule speaks
         and growth < thresholds.first_growth_adaptive
     ):
         yield Verdict(

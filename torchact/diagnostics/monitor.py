@@ -92,7 +92,8 @@ class GradientMonitor:
             optimiser's step where one is an error: before a parameter changes, with ``updates`` after.
 
     Raises:
-        TypeError: ``model`` is no module, ``optimizer`` no optimiser, or one of ``sinks`` lacks a method.
+        TypeError: ``model`` is no module, ``optimizer`` no optimiser, ``thresholds`` no such object, one of ``rules``
+            cannot be called, or one of ``sinks`` lacks a method.
         ValueError: ``every`` or ``keep`` is not a positive whole number, ``first`` is negative or none, ``signals`` or
             ``on_error`` is none of those named, the model has no trainable parameters, or an optimiser holds none of
             them.
@@ -136,6 +137,10 @@ class GradientMonitor:
         _check_arguments(model, optimizers, every=(every, 1), first=(first, 0), keep=(keep, 1))
         _check_choices("signals", signals, _SIGNALS)
         _check_choices("on_error", [on_error], {"report", "raise"})
+        if not isinstance(thresholds, Thresholds | None):
+            raise TypeError(f"thresholds: expected Thresholds or None, got {thresholds!r}")
+        if isinstance(rules, str) or not all(map(callable, rules)):
+            raise TypeError(f"rules: expected functions of the evidence, got {rules!r}")
         self.every = every
         self.first = first
         self.thresholds = thresholds or Thresholds()
@@ -151,7 +156,7 @@ class GradientMonitor:
             group = dist.group.WORLD
         writes = group is None or dist.get_rank(group) == 0
         self._board = _tensorboard_sink(log_dir if writes else None)
-        self._sinks = Sinks([*([self._board] if self._board else []), *sinks] if writes else [])
+        self._sinks = Sinks(sinks if writes else (), self._board)
         self._switch = Switch()
         modules = list(watchable(model))
         self._probes = [
@@ -348,9 +353,9 @@ class GradientMonitor:
         model = self._model()
         if self._functional_names is None and model is not None:
             found = conversion.functional_activations(model)
-            self._functional_names = tuple(
-                f"{call.what} in {', '.join(place or 'the model' for place in places[:3])}" for places, call in found
-            )
+            places = [", ".join(place or "the model" for place in where[:3]) for where, _ in found]
+            named = (f"{call.what} in {where}" for (_, call), where in zip(found, places, strict=True))
+            self._functional_names = tuple(dict.fromkeys(named))
         return self._functional_names or ()
 
     def _unscaled(self, optimizer: torch.optim.Optimizer, scale: Tensor) -> dict[Tensor, Tensor | None]:
@@ -360,7 +365,10 @@ class GradientMonitor:
 
     def _latest(self) -> Reading:
         if not self.history:
-            raise RuntimeError("report: nothing was recorded yet; train at least one step with the monitor attached")
+            raise RuntimeError(
+                "nothing was recorded yet: train at least one step with the monitor attached; one without an optimizer"
+                " needs record() after each backward pass"
+            )
         return self.history[-1]
 
     def _report(self) -> Report:
@@ -477,6 +485,8 @@ def _check_arguments(model: object, optimizers: Sequence[torch.optim.Optimizer],
 
 
 def _check_choices(name: str, given: Collection[str], known: Collection[str]) -> None:
+    if isinstance(given, str):
+        raise ValueError(f"{name}: expected a collection, such as {{{sorted(known)[0]!r}}}, got {given!r}")
     unknown = sorted(set(given) - set(known))
     if unknown or not given:
         raise ValueError(f"{name}: expected one of {', '.join(sorted(known))}, got {unknown or given!r}")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from torchact.diagnostics import depth
 from torchact.diagnostics.depth import Decay
 from torchact.diagnostics.evidence import Verdict
-from torchact.diagnostics.readings import Reading
+from torchact.diagnostics.readings import LayerReading, Reading
 
 _SEVERITIES = ("error", "warning", "info")
+_LAYERS_THAT_DO_NOT = ("vanishing", "zero-gradient")  # learn, by titles of verdicts
+_DISPENSABLE = ("kind", "mean", "std", "zero")  # columns, in the order in which they are left out
 _MARKDOWN = re.compile(r"[\\`*_<>\[\]]")  # what would be more than itself
 
 
@@ -51,7 +54,7 @@ class Report:
         if not layers:
             return "No layer with parameters received a gradient in this step."
         said = list(map(str, sorted(self.verdicts, key=lambda verdict: _SEVERITIES.index(verdict.severity))))
-        if all(verdict.severity == "info" and verdict.title != "vanishing" for verdict in self.verdicts):
+        if all(verdict.severity == "info" and verdict.title not in _LAYERS_THAT_DO_NOT for verdict in self.verdicts):
             first = depth.first_over_last(self.reading)
             said.insert(
                 0,
@@ -68,28 +71,33 @@ class Report:
             return seen
         return f"{seen} Not called, or called inside another's fused forward: {', '.join(self.reading.silent)}."
 
-    def table(self) -> Table:
-        """Return the layers in forward order as a rich table."""
+    def table(self, without: Sequence[str] = ()) -> Table:
+        """Return the layers in forward order as a rich table.
+
+        Args:
+            without: headings of columns to leave out.
+        """
         title = f"Gradients by layer at step {self.reading.step}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("layer", overflow="fold")
-        table.add_column("kind", no_wrap=True)
-        for heading in ("‖δ‖", "× next", "‖∂L/∂θ‖", "mean", "std", "zero", "sat.", "dead"):
-            table.add_column(heading, justify="right", no_wrap=True)
         ratios = self._ratios_to_next()
+        columns: dict[str, Callable[[LayerReading], str]] = {
+            "layer": lambda layer: layer.name,
+            "kind": lambda layer: layer.kind,
+            "‖δ‖": lambda layer: _scientific(layer.gradient.norm if layer.gradient.count else None),
+            "× next": lambda layer: _short(ratios.get(layer.index)),
+            "‖∂L/∂θ‖": lambda layer: _scientific(layer.parameter_gradient_norm if layer.has_parameters else None),
+            "mean": lambda layer: _short(layer.output.mean),
+            "std": lambda layer: _short(layer.output.deviation),
+            "zero": lambda layer: _percent(layer.output.zero_fraction),
+            "sat.": lambda layer: _percent(layer.saturated_fraction),
+            "dead": lambda layer: _percent(layer.dead_fraction),
+        }
+        shown = {heading: cell for heading, cell in columns.items() if heading not in without}
+        for heading in shown:
+            words = heading in ("layer", "kind")
+            table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "layer", overflow="fold")
         for layer in self.reading.layers:
-            table.add_row(
-                layer.name,
-                layer.kind,
-                _scientific(layer.gradient.norm if layer.gradient.count else None),
-                _short(ratios.get(layer.index)),
-                _scientific(layer.parameter_gradient_norm if layer.has_parameters else None),
-                _short(layer.output.mean),
-                _short(layer.output.deviation),
-                _percent(layer.output.zero_fraction),
-                _percent(layer.saturated_fraction),
-                _percent(layer.dead_fraction),
-            )
+            table.add_row(*(cell(layer) for cell in shown.values()))
         return table
 
     def _ratios_to_next(self) -> dict[int, float]:
@@ -111,7 +119,10 @@ class Report:
         console.print(self.coverage, highlight=False, markup=False)
 
     def _print_measurements(self, console: Console) -> None:
-        console.print(self.table())
+        left_out = self._left_out(console)
+        console.print(self.table(left_out))
+        if left_out:
+            console.print(f"Left out where lines are this short: {', '.join(left_out)}.", highlight=False, markup=False)
         console.print(
             "δ = ∂L/∂output of the layer; × next: its ‖δ‖ over that of the next layer with parameters; "
             "‖∂L/∂θ‖: of the layer's own parameters; mean, std, zero: of its output; "
@@ -124,6 +135,15 @@ class Report:
         if not math.isnan(decay.factor):
             interval = "" if math.isnan(decay.low) else f" (95 %: {decay.low:.3g} to {decay.high:.3g})"
             console.print(f"Decay per layer: × {decay.factor:.3g}{interval}", highlight=False, markup=False)
+
+    def _left_out(self, console: Console) -> Sequence[str]:
+        """Return the columns without which the table is no wider than the console."""
+        unlimited = console.options.update(max_width=10**6)
+        fewer = (_DISPENSABLE[:count] for count in range(len(_DISPENSABLE)))
+        fits = (
+            some for some in fewer if Measurement.get(console, unlimited, self.table(some)).maximum <= console.width
+        )
+        return next(fits, _DISPENSABLE)
 
     def markdown(self) -> str:
         """Return the report as Markdown, with the finding as a list before what was measured."""

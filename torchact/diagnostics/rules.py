@@ -6,6 +6,7 @@ layer, so that ‖∂L/∂W‖ looks flat while δ fades by many orders of magni
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ __all__ = ["RULES", "judge"]
 
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny
 _GETS_PAST = " It gets to the first layer by another way, so that the network may learn all the same."
+_FEW = 3  # layers whose growth has no interval to speak of
 _FRAMES = 20  # readings that a verdict keeps
 
 
@@ -98,6 +100,23 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
     reading, limit = evidence.latest, evidence.thresholds.zero_fraction
     layers = reading.learning_layers
     zero = [layer for layer in layers if layer.gradient.largest == 0]
+    waiting = [layer for layer in zero if _has_zero_weights(_next_with_gradient(layers, layer))]
+    if waiting:
+        behind = _next_with_gradient(layers, waiting[-1])
+        yield Verdict(
+            rule="TA303",
+            title="zero-gradient",
+            severity="info",
+            layers=tuple(layer.name for layer in waiting),
+            value=0.0,
+            threshold=0.0,
+            window=1,
+            explanation=f"{these(waiting, layers)} not learn yet: the gradient there is exactly zero, since the weights"
+            f" behind, such as those of {behind.name if behind else ''}, are.",
+            suggestion="Where they were set to zero on purpose, the first steps change that.",
+            source="torchact",
+        )
+    zero = [layer for layer in zero if layer not in waiting]
     if zero:
         explanation, suggestion = _kind_of_zero(reading, zero[-1])
         yield Verdict(
@@ -112,7 +131,11 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
             suggestion=suggestion,
             source=AUTOTRAINER,
         )
-    sparse = [layer for layer in layers if layer not in zero and _weights_zero(layer) >= limit]
+    sparse = [
+        layer
+        for layer in layers
+        if layer.gradient.largest > 0 and min(_weights_zero(layer), layer.gradient.zero_fraction) >= limit
+    ]
     if sparse:
         yield Verdict(
             rule="TA303",
@@ -122,10 +145,19 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
             value=max(map(_weights_zero, sparse)),
             threshold=limit,
             window=1,
-            explanation=f"In {names(sparse)} at least {limit:.0%} of the parameters' gradients are exactly zero.",
-            suggestion="Look for dead units behind them, or for inputs that are mostly zero.",
+            explanation=f"In {names(sparse)} at least {limit:.0%} of δ, and of the parameters' gradients, are zero.",
+            suggestion="Look for dead units behind them.",
             source=AUTOTRAINER,
         )
+
+
+def _next_with_gradient(layers: Sequence[LayerReading], layer: LayerReading) -> LayerReading | None:
+    return next((other for other in layers if other.index > layer.index and other.gradient.largest > 0), None)
+
+
+def _has_zero_weights(layer: LayerReading | None) -> bool:
+    weight = layer.parameters.get("weight") if layer else None
+    return weight is not None and weight.weight.norm == 0
 
 
 def _weights_zero(layer: LayerReading) -> float:
@@ -228,7 +260,8 @@ def faint_first_layer(evidence: Evidence) -> Iterator[Verdict]:
 def at_epsilon(evidence: Evidence) -> Iterator[Verdict]:
     """TA102: layers whose gradients are so small that an adaptive optimiser's ε keeps it from rescaling them."""
     limit = evidence.thresholds.at_epsilon_fraction
-    stuck = [layer for layer in evidence.latest.layers if _at_epsilon(layer) >= limit]
+    layers = evidence.latest.layers if evidence.latest.step >= evidence.thresholds.warm_up else ()
+    stuck = [layer for layer in layers if _at_epsilon(layer) >= limit]
     if stuck:
         yield Verdict(
             rule="TA102",
@@ -283,13 +316,17 @@ def exploding(evidence: Evidence) -> Iterator[Verdict]:
     grown = [layer for layer in reading.learning_layers if limit < ratios.get(layer.name, 0) < math.inf]
     if grown:
         ratio = max(ratios[layer.name] for layer in grown)
-        yield _exploding(
-            evidence,
-            tuple(layer.name for layer in grown),
-            (ratio, limit, 1),
-            f"they are up to {ratio:.1e} times the last layer's and change by a factor of"
-            f" {decay_per_layer(reading):.2g} a layer going backward.",
-            AUTOTRAINER,
+        measured = depth.decay(reading)
+        yield dataclasses.replace(
+            _exploding(
+                evidence,
+                tuple(layer.name for layer in grown),
+                (ratio, limit, 1),
+                f"they are up to {ratio:.1e} times the last layer's and change by a factor of"
+                f" {measured.factor:.2g} a layer going backward.",
+                AUTOTRAINER,
+            ),
+            severity="info" if measured.low <= 1 and measured.layers > _FEW else "warning",
         )
 
 
@@ -360,7 +397,10 @@ def dead_units(evidence: Evidence) -> Iterator[Verdict]:
 def saturation(evidence: Evidence) -> Iterator[Verdict]:
     """TA202: activations most of whose inputs lie where they have levelled off, the derivative being nearly zero."""
     thresholds = evidence.thresholds
+    last = max((layer.index for layer in evidence.latest.learning_layers), default=-1)
     for layer in evidence.latest.layers:
+        if layer.index > last:  # the model's output, which is to be sure in the end
+            continue
         fraction = layer.saturated_fraction or 0.0
         if fraction > thresholds.saturated_fraction and _levels_off(_record(layer), thresholds.saturated_slope):
             yield Verdict(
@@ -454,7 +494,7 @@ def blind_spots(evidence: Evidence) -> Iterator[Verdict]:
     if reading.unprobed:
         said.append(f"{', '.join(reading.unprobed)} have gradients, but no module that owns them was called.")
     if evidence.functional:
-        said.append(f"Called as functions, which no hook sees: {', '.join(evidence.functional)}.")
+        said.append(f"Computed without a module, where no hook sees it: {', '.join(evidence.functional)}.")
     if said:
         yield Verdict(
             rule="TA901",
@@ -465,7 +505,7 @@ def blind_spots(evidence: Evidence) -> Iterator[Verdict]:
             threshold=0.0,
             window=1,
             explanation=" ".join(said),
-            suggestion="Use torchact's modules in place of functions where you want to see them.",
+            suggestion="Where functions are called, modules in their place are seen.",
             source="torchact",
         )
 
@@ -479,10 +519,10 @@ def _levels_off(activation: catalogue.Activation | None, saturated_slope: float)
     """Whether an activation has a level to saturate at, away from 0.
 
     One that is unbounded on both sides has none. A rectifier has one, but half the inputs are there by design: it is
-    flat right beside 0.
+    flat right beside 0. Of a softmax over many entries nearly all are small, and their slopes too, by design as well.
     """
     if activation is None or not activation.elementwise:
-        return activation is not None
+        return False
     slopes = activation.derivative(torch.tensor([-0.5, 0.5], dtype=torch.float64, device="cpu")).abs()
     bounded = any(map(math.isfinite, activation.range))
     return bounded and bool((slopes > saturated_slope * activation.max_derivative()).all())

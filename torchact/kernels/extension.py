@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")  # from the least to the best
+
 
 @dataclass(frozen=True)
 class Status:
@@ -32,6 +34,9 @@ def _load() -> Status:
     setting = os.environ.get("TORCHACT_KERNELS", "1")
     if setting not in ("0", "1"):
         raise ValueError(f"TORCHACT_KERNELS: expected 0 or 1, got {setting!r}")
+    instructions = os.environ.get("TORCHACT_INSTRUCTIONS", _INSTRUCTIONS[-1])
+    if instructions not in _INSTRUCTIONS:
+        raise ValueError(f"TORCHACT_INSTRUCTIONS: expected one of {', '.join(_INSTRUCTIONS)}, got {instructions!r}")
     if setting == "0":
         return Status(False, None, False, "TORCHACT_KERNELS=0 turns them off")
     try:

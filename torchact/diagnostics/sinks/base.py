@@ -41,6 +41,7 @@ class Sinks:
 
     Args:
         sinks: any number of objects with the methods of :class:`Sink`.
+        board: another one, which gets every reading first.
 
     Raises:
         TypeError: ``sinks`` is not iterable, or holds something that lacks one of the two methods.
@@ -54,9 +55,9 @@ class Sinks:
         [0]
     """
 
-    def __init__(self, sinks: Iterable[Sink]) -> None:
+    def __init__(self, sinks: Iterable[Sink], board: Sink | None = None) -> None:
         try:
-            self._sinks = list(sinks)
+            self._sinks = [*([board] if board else []), *sinks]
         except TypeError:
             raise TypeError(f"sinks: expected an iterable of sinks, such as [sink], got {sinks!r}") from None
         for sink in self._sinks:
