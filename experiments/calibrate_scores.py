@@ -160,7 +160,8 @@ def _above(threshold: float, column: str) -> Detector:
 
 
 def _stalled(faint: float, growth: float) -> Detector:
-    return lambda runs: below(faint)(runs) & (runs["first_growth"] < growth)
+    least = Thresholds().first_ratio_adaptive  # below which another rule speaks
+    return lambda runs: below(faint)(runs) & (runs["first_growth"] < growth) & (runs["first_to_last"] >= least)
 
 
 def _label(rule: Rule) -> str:

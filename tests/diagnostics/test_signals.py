@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import torchact
@@ -310,6 +311,109 @@ class TestSeveralOptimisers:
         assert {layer.name for layer in critics.layers if layer.has_parameters} == {"critic.0", "critic.2"}
         assert {layer.name for layer in generators.layers if layer.has_parameters} == {"generator"}
         assert [track.family for track in monitor._tracks.values()] == ["adaptive", "sgd"]
+
+    @staticmethod
+    def gan():
+        torch.manual_seed(0)
+        generator = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3), nn.Sigmoid())
+        critic = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        return nn.ModuleDict({"generator": generator, "critic": critic})
+
+    @staticmethod
+    def train_gan(networks, critics, generators, steps, again, each=lambda: None):
+        """Make steps of both: one call of the generator serves both losses, unless it is to be called again."""
+        for _ in range(steps):
+            fake = networks["generator"](torch.randn(5, 2))
+            critics.zero_grad()
+            loss = networks["critic"](torch.randn(5, 3)) - networks["critic"](fake.detach())
+            loss.mean().backward()
+            critics.step()
+            generators.zero_grad()
+            if again:
+                fake = networks["generator"](torch.randn(5, 2))
+            (-networks["critic"](fake)).mean().backward()
+            each()
+            generators.step()
+
+    @pytest.mark.parametrize("again", [False, True])
+    @pytest.mark.parametrize("settings", [{"every": 1}, {"every": 2, "first": 0}])
+    def test_a_generator_belongs_to_its_own_step_also_if_called_before_the_others(self, again, settings):
+        networks = self.gan()
+        optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in networks.values()][::-1]
+        seen, expected = {}, []
+
+        def remember(module, inputs, output):
+            seen["output"] = output.detach().norm().item()
+            output.register_hook(lambda gradient: seen.__setitem__("gradient", gradient.norm().item()))
+
+        networks["generator"][2].register_forward_hook(remember)
+        with GradientMonitor(networks, optimizers, **settings) as monitor:
+            self.train_gan(networks, *optimizers, 4, again, lambda: expected.append(dict(seen)))
+        critics, generators = (
+            [reading for reading in monitor.history if reading.optimizer == label] for label in ("0_SGD", "1_SGD")
+        )
+        assert [reading.step for reading in critics] == [0, 1, 2, 3][:: settings["every"]]
+        for reading in critics:
+            assert {layer.name for layer in reading.layers} == {"critic.0", "critic.1", "critic.2"}
+            assert {layer.samples for layer in reading.layers} == {10}
+            assert reading.silent == ()
+        for reading, numbers in zip(generators, expected[:: settings["every"]], strict=True):
+            assert [layer.name for layer in reading.learning_layers] == ["generator.0", "generator.2"]
+            assert {layer.samples for layer in reading.layers} == {5}
+            last = reading.learning_layers[-1]
+            assert last.output.norm == pytest.approx(numbers["output"], rel=1e-6)
+            assert last.gradient.norm == pytest.approx(numbers["gradient"], rel=1e-6)
+            (unit,) = (layer for layer in reading.layers if layer.name == "generator.1")
+            assert unit.saturated_fraction == 0
+            assert unit.gradient.norm > 0
+
+    def test_what_one_optimiser_makes_none_of_is_forgotten(self):
+        """The generator is called in each of the critic's steps, and makes a step after every second one alone."""
+        networks = self.gan()
+        critics, generators = (torch.optim.SGD(networks[name].parameters(), lr=0.1) for name in ("critic", "generator"))
+        with GradientMonitor(networks, [critics, generators], every=1) as monitor:
+            for step in range(4):
+                fake = networks["generator"](torch.randn(5, 2))
+                networks["critic"](fake.detach()).mean().backward()
+                critics.step()
+                if step % 2:
+                    networks["critic"](fake).mean().backward()
+                    generators.step()
+        readings = [reading for reading in monitor.history if reading.optimizer == "1_SGD"]
+        assert len(readings) == 2
+        for reading in readings:
+            assert {layer.samples for layer in reading.layers} == {5}
+
+    def test_the_report_has_a_table_of_each_and_says_whose_verdicts_are(self, tmp_path):
+        networks = self.gan()
+        networks["critic"] = nn.Sequential(
+            *[layer for _ in range(9) for layer in (nn.Linear(3, 3), nn.Sigmoid())], nn.Linear(3, 1)
+        )
+        critics, generators = (torch.optim.SGD(networks[name].parameters(), lr=0.1) for name in ("critic", "generator"))
+        with GradientMonitor(networks, [critics, generators], tmp_path) as monitor:
+            self.train_gan(networks, critics, generators, 12, False)
+            text = str(monitor._report())
+        assert text.index("Gradients by layer at step 10 of 0_SGD") < text.index(
+            "Gradients by layer at step 10 of 1_SGD"
+        )
+        assert "error TA101 [vanishing] of 0_SGD: Layers critic.0 … " in text
+        assert "error TA302 [unchanged] of 1_SGD: " in text
+        assert "Decay per layer of 0_SGD" in text
+        events = EventAccumulator(str(tmp_path)).Reload()
+        profile = "depth_profile/log10_gradient_norm"
+        for label, count in (("0_SGD", 10), ("1_SGD", 2)):
+            for when in ("at_start", "at_end"):
+                assert len(events.Scalars(f"{label}/{profile}_{when}")) == count
+        assert [report.step for report in events.Tensors("report/text_summary")] == [9, 10]
+
+    def test_of_each_it_is_said_that_all_layers_learn(self):
+        networks = self.gan()
+        critics, generators = (torch.optim.SGD(networks[name].parameters(), lr=0.1) for name in ("critic", "generator"))
+        with GradientMonitor(networks, [critics, generators]) as monitor:
+            self.train_gan(networks, critics, generators, 2, True)
+        first, second = monitor._report().finding.splitlines()
+        assert first.startswith("All 2 layers of 0_SGD learn")
+        assert second.startswith("All 2 layers of 1_SGD learn")
 
     def test_one_of_another_model_is_refused(self):
         model, other = nn.Linear(1, 1), nn.Linear(1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class Collector:
             (name, own): parameter for name, module in modules for own, parameter in own_parameters(module).items()
         }
         self._spread = {key for key, tensor in self.parameters.items() if distributed.is_distributed_tensor(tensor)}
+        self._owned = _owned(module for _, module in modules)
         self._names = tuple((probe.name,) for probe in probes)
         self._window = window
         self._epsilons = epsilons
@@ -72,8 +73,29 @@ class Collector:
         """Reduce the parameters' gradients as they are now."""
         self._unclipped = {"unclipped": self._reduced(self._gradients(None, None))}
 
+    def awaited(self, own: Set[int], others: Set[int]) -> frozenset[int]:
+        """Return the rows of modules that wait for their gradient, while another optimiser than theirs makes its step.
+
+        They were called before it, as of a GAN a generator is before the discriminator's step, and what was recorded
+        belongs to the step of the optimiser that has their parameters; of an activation, those of the layer before it.
+
+        Args:
+            own: the parameters of the optimiser that makes its step, by id.
+            others: those of the other optimisers.
+        """
+        return frozenset(
+            row
+            for row, probe in enumerate(self.probes)
+            if probe.calls and not probe.has_gradient and not self._owned[row] & own and self._owned[row] & others
+        )
+
     def collect(
-        self, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None, *, with_parameters: bool
+        self,
+        gradients: Gradients | None,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        with_parameters: bool,
+        awaited: Set[int] = frozenset(),
     ) -> Blocks:
         """Return copies of everything that a reading is made of, on its device.
 
@@ -81,8 +103,9 @@ class Collector:
             gradients: the parameters' gradients; by default their ``.grad``.
             optimizer: whose parameters to look at, and its state; by default all parameters.
             with_parameters: whether parameters are wanted.
+            awaited: rows of modules that are left to a later step.
         """
-        blocks: Blocks = self._seen_by_hooks() if self._hooked else {}
+        blocks: Blocks = self._seen_by_hooks(awaited) if self._hooked else {}
         if with_parameters:
             own_gradients = self._gradients(gradients, optimizer)
             blocks["gradient"] = self._reduced(own_gradients)
@@ -119,20 +142,20 @@ class Collector:
         blocks = on_host(collected, self._group)
         samples, calls = self._samples_and_calls(blocks)
         self._close_windows(blocks, samples)
-        indices = [i for i, called in enumerate(calls) if called]
+        indices = [i for i, called in enumerate(calls) if called > 0]
         names = {self.probes[i].name for i in indices}
         reading = Reading(
             step=step,
             layers=self._layers(indices, samples, blocks),
-            silent=tuple(probe.name for probe in self.probes if probe.name not in names),
+            silent=tuple(probe.name for probe, called in zip(self.probes, calls, strict=True) if not called),
             unprobed=_not_seen(blocks, names),
             optimizer=optimizer,
             micro_batches=self._micro_batches(blocks, samples),
         )
         return reading, _holds_a_skipped_step(blocks, skips_itself)
 
-    def reset(self) -> None:
-        """Forget this step; of one that was not recorded there is nothing."""
+    def reset(self, awaited: Set[int] = frozenset()) -> None:
+        """Forget this step but for the rows that wait for their gradient; of one not recorded there is nothing."""
         if not self._switch.on:
             return
         self._unclipped = {}
@@ -140,9 +163,14 @@ class Collector:
             self._noise.reset()
         if not self._hooked:
             return
-        for probe in self.probes:
+        over = [probe for row, probe in enumerate(self.probes) if row not in awaited]
+        for probe in over:
             probe.reset()
-        if self._switch.moved:
+        for row in awaited:
+            self.probes[row].is_kept = True
+        if awaited:
+            torch._foreach_zero_([probe.totals for probe in over])
+        elif self._switch.moved:
             self._lay_out()
         elif self._totals is not None:
             self._totals.zero_()
@@ -158,13 +186,14 @@ class Collector:
             probe.place(torch.zeros_like(probe.totals) if self._totals is None else self._totals[i])
         self._switch.moved = False
 
-    def _seen_by_hooks(self) -> Blocks:
+    def _seen_by_hooks(self, awaited: Set[int]) -> Blocks:
         if self._totals is None or self._switch.moved:
             device = self.probes[0].totals.device
             totals = torch.stack([probe.totals.to(device) for probe in self.probes])
         else:
             totals = self._totals.clone()
-        samples = torch.tensor([(probe.samples, probe.calls) for probe in self.probes], dtype=torch.float64)
+        seen = [(0, -1) if row in awaited else (p.samples, p.calls) for row, p in enumerate(self.probes)]
+        samples = torch.tensor(seen, dtype=torch.float64)
         blocks = {
             "totals": Block(Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS), totals),
             "samples": Block(Layout(self._names, 2), samples),
@@ -214,6 +243,7 @@ class Collector:
     def _samples_and_calls(self, blocks: Blocks) -> tuple[dict[str, float], list[float]]:
         """Return how many samples each module has seen, and whether it was called; without hooks, if it has gradients.
 
+        The calls of those that wait for their gradient are below zero.
         Compiled modules do not count their calls: one is known by its samples.
         """
         if not self._hooked:
@@ -350,6 +380,15 @@ def _holds_a_skipped_step(blocks: Blocks, skips_itself: bool) -> bool:
     if blocks["gradient"].rows[:, statistics.NON_FINITE].any():
         return skips_itself
     return bool(blocks["totals"].rows[:, probes.GRADIENT.start + statistics.NON_FINITE].any())
+
+
+def _owned(modules: Iterable[nn.Module]) -> tuple[frozenset[int], ...]:
+    """Return the parameters of each module by id; of one that has none, those of the module before it."""
+    owned: list[frozenset[int]] = []
+    for module in modules:
+        own = frozenset(map(id, own_parameters(module).values()))
+        owned.append(own or (owned[-1] if owned else own))
+    return tuple(owned)
 
 
 def _own(tensor: Tensor) -> Tensor:

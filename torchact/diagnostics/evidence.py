@@ -43,7 +43,7 @@ class Thresholds:
     exploding_ratio: float = 70.0  #: AUTOTRAINER's β3
     growth: float = 2.0  #: from reading to reading, ``growth_patience`` times running; TheDeepChecker
     growth_patience: int = 5
-    burst: float = 10.0  #: times the largest gradient of the first ``burst_readings``; Megatron-LM's spike rule
+    burst: float = 10.0  #: times the largest gradient of the first ``burst_readings`` kept; Megatron-LM's spike rule
     burst_readings: int = 100
     decay: float = 0.7  #: per layer
     first_steps: int = 10  #: how many steps the rules about a run's beginning judge, by a reading of each
@@ -85,9 +85,11 @@ class Verdict:
     suggestion: str
     source: str  #: where rule and threshold come from
     readings: tuple[Reading, ...] = ()  #: what led to it, where that is worth keeping: the last 20
+    optimizer: str | None = None  #: whose step it judges, where the monitor has several
 
     def __str__(self) -> str:
-        return f"{self.severity} {self.rule} [{self.title}]: {self.explanation} {self.suggestion}".rstrip()
+        whose = f" of {self.optimizer}" if self.optimizer else ""
+        return f"{self.severity} {self.rule} [{self.title}]{whose}: {self.explanation} {self.suggestion}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ class GradientMonitor:
         log_dir: the TensorBoard run's folder; None writes none.
         every: record each step whose number is a multiple of this.
         first: record each of the first so many steps too, which rules about a run's beginning judge.
-        keep: how many of the latest readings stay in :attr:`history`.
+        keep: how many of the latest readings stay in :attr:`history`, from which verdicts come.
         thresholds: where a measurement becomes a verdict.
         signals: what to record of ``"outputs"``, ``"gradients"`` (δ) and ``"parameters"``; by default all. With
             parameters alone no hook is on any module.
@@ -303,8 +303,10 @@ class GradientMonitor:
     ) -> Reading | None:
         """End a step of an optimiser: read, forget, and tell the hooks whether the next step is to be recorded."""
         step, due, missed, reading = track.step, self._is_due(track), False, None
+        awaited = self._awaited(track)
         if due:
-            blocks = self._collector.collect(gradients, optimizer, with_parameters="parameters" in self._signals)
+            with_parameters = "parameters" in self._signals
+            blocks = self._collector.collect(gradients, optimizer, with_parameters=with_parameters, awaited=awaited)
             if self._updates and optimizer is not None:
                 parameters = self._collector.parameters
                 before = {key: parameters[key].detach().clone() for key in blocks["weight"].layout.keys}
@@ -312,13 +314,18 @@ class GradientMonitor:
             else:
                 reading = self._read(blocks, step, track, optimizer)
                 missed = reading is None
-        self._collector.reset()
+        self._collector.reset(awaited)
         track.step += 1
         track.due = missed or self._is_recorded(track.step)
         self._switch.turn(any(each.due for each in self._tracks.values()))
         if reading is not None:
             self._publish(track, reading)
         return reading
+
+    def _awaited(self, track: _Track) -> frozenset[int]:
+        """Return what another optimiser's step, which is to be recorded, will be the first to know whole."""
+        others = [other.parameters for other in self._tracks.values() if other is not track and other.due]
+        return self._collector.awaited(track.parameters, frozenset().union(*others)) if others else frozenset()
 
     def _read(
         self, blocks: Blocks, step: int, track: _Track, optimizer: torch.optim.Optimizer | None
@@ -335,7 +342,7 @@ class GradientMonitor:
     def _publish(self, track: _Track, reading: Reading) -> None:
         self.history.append(reading)
         self._sinks.write(reading)
-        if reading.step == self.thresholds.first_steps - 1:
+        if reading.step + 1 == self.thresholds.first_steps == min(each.step for each in self._tracks.values()):
             self._sinks.note(self._report)
         if self._on_error == "raise":
             errors = tuple(verdict for verdict in self._judge(track) if verdict.severity == "error")
@@ -372,7 +379,9 @@ class GradientMonitor:
         return self.history[-1]
 
     def _report(self) -> Report:
-        return Report(reading=self._latest(), verdicts=self.verdicts())
+        latest = {reading.optimizer: reading for reading in self.history}  # the later ones stay
+        readings = tuple(latest[track.label] for track in self._tracks.values() if track.label in latest)
+        return Report(reading=self._latest(), verdicts=self.verdicts(), readings=readings)
 
 
 class _Track:
@@ -381,6 +390,8 @@ class _Track:
     def __init__(self, optimizer: torch.optim.Optimizer | None, label: str | None) -> None:
         self.family = optimizer_family(optimizer)
         self.label = label
+        groups = optimizer.param_groups if optimizer else ()
+        self.parameters = frozenset(id(parameter) for group in groups for parameter in group["params"])
         self.step = 0
         self.due = True  # whether the step that is being made is to be recorded
         self.pending: tuple[Blocks, dict[Key, Tensor], int] | None = None

@@ -108,6 +108,8 @@ class Probe:
         self.place(torch.zeros(TOTALS, dtype=torch.float64, device=device))
         self.samples = 0  # of uncompiled calls; those of compiled ones are the last of the totals
         self.calls = 0  # uncompiled ones
+        self.has_gradient = False  # whether one has come to their outputs
+        self.is_kept = False  # whether what was recorded is of before another optimiser's step; see the collector
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
         self._recording = False
         self._calls_without_grad = 0
@@ -121,6 +123,7 @@ class Probe:
     def reset(self) -> None:
         """Forget what was recorded, but for the units and the totals, which the collector sets to zero."""
         self.samples = self.calls = 0
+        self.has_gradient = self.is_kept = False
         self._recording = False
         self._calls_without_grad = 0
         self.release_leaves()
@@ -171,6 +174,8 @@ class Probe:
         slope = self._slope
         if slope is None or not self._recording:
             return
+        if self.is_kept:
+            self._begin_again()
         if len(args) == 1 and not kwargs and self._is_quick(args[0]) and slope.intervals is not None:
             kernels.add_within(self._parts.input, args[0], slope.intervals)
             return
@@ -182,6 +187,8 @@ class Probe:
         recording = self._recording if self._slope is not None else self.switch.on and self._is_first_pass(module)
         if not recording:
             return
+        if self.is_kept:
+            self._begin_again()
         if self.position is None and not _is_compiling():
             self.position = next(self.switch.order)
         if self._channels_first is not None:
@@ -192,6 +199,12 @@ class Probe:
             self._record(tensor, quick)
         for tensor in tensors:
             self._hook(tensor)
+
+    def _begin_again(self) -> None:
+        """Forget calls before another optimiser's step: this one is what the own optimiser's step comes from."""
+        self.samples = self.calls = 0
+        self.is_kept = False
+        self.totals.zero_()
 
     def _hook(self, output: Tensor) -> None:
         if not self._sees_gradients or not output.requires_grad:
@@ -251,6 +264,8 @@ class Probe:
     def _on_gradient(self, gradient: Tensor) -> None:
         if not _is_compiling() and torch._C._are_functorch_transforms_active():
             return  # batched gradients: a gradient of the gradients, not of the loss
+        if not _is_compiling():
+            self.has_gradient, self.is_kept = True, False
         if self._is_quick(gradient):
             kernels.add_statistics(self._parts.gradient, gradient)
             return

@@ -62,7 +62,9 @@ def judge(
         thresholds=thresholds or Thresholds(),
         functional=functional,
     )
-    return tuple(verdict for rule in (RULES if rules is None else rules) for verdict in rule(evidence))
+    verdicts = tuple(verdict for rule in (RULES if rules is None else rules) for verdict in rule(evidence))
+    whose = evidence.latest.optimizer
+    return tuple(dataclasses.replace(verdict, optimizer=whose) for verdict in verdicts) if whose else verdicts
 
 
 def non_finite(evidence: Evidence) -> Iterator[Verdict]:

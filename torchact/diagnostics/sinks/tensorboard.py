@@ -68,12 +68,14 @@ class TensorBoardSink:
             raise OSError(f"log_dir: cannot write to {str(log_dir)!r} ({error.strerror or error})") from error
         assert self.writer.file_writer is not None  # it is from SummaryWriter's construction until close()
         self._file_writer: FileWriter = self.writer.file_writer
-        self._has_layout: bool = False
+        self._started: set[str | None] = set()  # the optimisers of which there was a reading
 
     def write(self, reading: Reading) -> None:
         """Write one reading."""
-        if not self._has_layout:
+        if not self._started:
             self._write_layout(reading)
+        if reading.optimizer not in self._started:
+            self._started.add(reading.optimizer)
             self._write_profile(reading, "at_start")
         self._add(list(_values(reading)), reading.step)
         self._raise_what_failed()
@@ -86,7 +88,8 @@ class TensorBoardSink:
     def close(self, report: Report | None) -> None:
         """Write the last profile and the report in words, and close the run."""
         if report is not None:
-            self._write_profile(report.reading, "at_end")
+            for reading in report.readings:
+                self._write_profile(reading, "at_end")
             self.writer.add_text("report", report.markdown(), report.reading.step)
         try:
             self._raise_what_failed()
@@ -97,7 +100,7 @@ class TensorBoardSink:
         for position, layer in enumerate(reading.learning_layers):
             value = _log10(layer.gradient.norm)
             if value is not None:
-                tag = f"depth_profile/log10_gradient_norm_{when}"
+                tag = f"{_prefix(reading)}depth_profile/log10_gradient_norm_{when}"
                 self._add([Summary.Value(tag=tag, simple_value=value)], position)
 
     def _add(self, values: list[Summary.Value], step: int) -> None:
@@ -112,7 +115,6 @@ class TensorBoardSink:
 
         The layout names no layer, so runs of networks that differ share one page of charts.
         """
-        self._has_layout = True
         prefix = "([0-9]+_[A-Za-z0-9]+/)?" if reading.optimizer else ""
         measured = [
             signal for signal, of in SIGNALS.items() if any(_is_measured(signal, of, layer) for layer in reading.layers)
@@ -128,9 +130,14 @@ def _is_measured(signal: str, of: Callable[[LayerReading], float | None], layer:
     return of(layer) is not None
 
 
+def _prefix(reading: Reading) -> str:
+    """Return what the tags of an optimiser begin with, where the monitor has several."""
+    return f"{reading.optimizer}/" if reading.optimizer else ""
+
+
 def _values(reading: Reading) -> Iterator[Summary.Value]:
     """Yield a reading's scalars and histograms."""
-    prefix = f"{reading.optimizer}/" if reading.optimizer else ""
+    prefix = _prefix(reading)
     for layer in reading.layers:
         for signal, of in SIGNALS.items():
             value = of(layer)
