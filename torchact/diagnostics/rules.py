@@ -25,6 +25,7 @@ from torchact.diagnostics.evidence import (
     Evidence,
     Family,
     Rule,
+    Severity,
     Thresholds,
     Verdict,
 )
@@ -102,64 +103,63 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
     reading, limit = evidence.latest, evidence.thresholds.zero_fraction
     layers = reading.learning_layers
     zero = [layer for layer in layers if layer.gradient.largest == 0]
-    waiting = [layer for layer in zero if _has_zero_weights(_next_with_gradient(layers, layer))]
+    behind = [_next_with_gradient(layers, layer) for layer in zero]
+    waiting = {layer.name: other.name for layer, other in zip(zero, behind, strict=True) if _has_zero_weights(other)}
     if waiting:
-        behind = _next_with_gradient(layers, waiting[-1])
-        yield Verdict(
-            rule="TA303",
-            title="zero-gradient",
-            severity="info",
-            layers=tuple(layer.name for layer in waiting),
-            value=0.0,
-            threshold=0.0,
-            window=1,
-            explanation=f"{these(waiting, layers)} not learn yet: the gradient there is exactly zero, since the weights"
-            f" behind, such as those of {behind.name if behind else ''}, are.",
-            suggestion="Where they were set to zero on purpose, the first steps change that.",
-            source="torchact",
+        yield _zero_gradient(
+            "info",
+            tuple(waiting),
+            f"{these([layer for layer in zero if layer.name in waiting], layers)} not learn yet: the gradient there is"
+            f" exactly zero, since the weights behind, such as those of {list(waiting.values())[-1]}, are.",
+            "Where they were set to zero on purpose, the first steps change that.",
         )
-    zero = [layer for layer in zero if layer not in waiting]
-    if zero:
-        explanation, suggestion = _kind_of_zero(reading, zero[-1])
-        yield Verdict(
-            rule="TA303",
-            title="zero-gradient",
-            severity="error",
-            layers=tuple(layer.name for layer in zero),
-            value=0.0,
-            threshold=0.0,
-            window=1,
-            explanation=f"{these(zero, layers)} not learn: the gradient there is exactly zero. {explanation}",
-            suggestion=suggestion,
-            source=AUTOTRAINER,
-        )
-    sparse = [
-        layer
-        for layer in layers
-        if layer.gradient.largest > 0 and min(_weights_zero(layer), layer.gradient.zero_fraction) >= limit
-    ]
+    stuck = [layer for layer in zero if layer.name not in waiting]
+    if stuck:
+        explanation, suggestion = _kind_of_zero(reading, stuck[-1])
+        explanation = f"{these(stuck, layers)} not learn: the gradient there is exactly zero. {explanation}"
+        yield _zero_gradient("error", tuple(layer.name for layer in stuck), explanation, suggestion)
+    fractions = {layer.name: min(_weights_zero(layer), layer.gradient.zero_fraction) for layer in layers}
+    sparse = [layer for layer in layers if layer not in zero and fractions[layer.name] >= limit]
     if sparse:
-        yield Verdict(
-            rule="TA303",
-            title="zero-gradient",
-            severity="warning",
-            layers=tuple(layer.name for layer in sparse),
-            value=max(map(_weights_zero, sparse)),
-            threshold=limit,
-            window=1,
-            explanation=f"In {names(sparse)} at least {limit:.0%} of δ, and of the parameters' gradients, are zero.",
-            suggestion="Look for dead units behind them.",
-            source=AUTOTRAINER,
+        yield _zero_gradient(
+            "warning",
+            tuple(layer.name for layer in sparse),
+            f"In {names(sparse)} at least {limit:.0%} of δ, and of the parameters' gradients, are zero.",
+            "Look for dead units behind them.",
+            (max(fractions[layer.name] for layer in sparse), limit),
         )
 
 
-def _next_with_gradient(layers: Sequence[LayerReading], layer: LayerReading) -> LayerReading | None:
-    return next((other for other in layers if other.index > layer.index and other.gradient.largest > 0), None)
+def _zero_gradient(
+    severity: Severity,
+    layers: tuple[str, ...],
+    explanation: str,
+    suggestion: str,
+    measured: tuple[float, float] = (0.0, 0.0),
+) -> Verdict:
+    return Verdict(
+        rule="TA303",
+        title="zero-gradient",
+        severity=severity,
+        layers=layers,
+        value=measured[0],
+        threshold=measured[1],
+        window=1,
+        explanation=explanation,
+        suggestion=suggestion,
+        source=AUTOTRAINER,
+    )
 
 
-def _has_zero_weights(layer: LayerReading | None) -> bool:
-    weight = layer.parameters.get("weight") if layer else None
-    return weight is not None and weight.weight.norm == 0
+def _next_with_gradient(layers: Sequence[LayerReading], layer: LayerReading) -> LayerReading:
+    """Return the next layer that has a gradient; the last one, if none has."""
+    return next((other for other in layers if other.index > layer.index and other.gradient.largest > 0), layers[-1])
+
+
+def _has_zero_weights(layer: LayerReading) -> bool:
+    """Whether they alone keep its gradient from the layers before."""
+    weight = layer.parameters.get("weight")
+    return weight is not None and weight.weight.norm == 0 and layer.gradient.largest > 0
 
 
 def _weights_zero(layer: LayerReading) -> float:

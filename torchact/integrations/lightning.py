@@ -61,11 +61,11 @@ class GradientMonitorCallback(MonitoredTraining, Callback):
         ...
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=0.1)
-        >>> callback = GradientMonitorCallback(every=2)
+        >>> callback = GradientMonitorCallback()
         >>> trainer = Trainer(max_steps=4, callbacks=[callback])  # doctest: +SKIP
         >>> trainer.fit(Regression(), torch.utils.data.DataLoader(torch.ones(8, 4)))  # doctest: +SKIP
         >>> [reading.step for reading in callback.monitor.history]  # doctest: +SKIP
-        [0, 2]
+        [0, 1, 2, 3]
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

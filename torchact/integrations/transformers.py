@@ -45,13 +45,13 @@ class GradientMonitorCallback(MonitoredTraining, TrainerCallback):
         >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=8, n_embd=16, n_layer=2, n_head=2))
         >>> data = [{"input_ids": torch.arange(8), "labels": torch.arange(8)}] * 16
         >>> options = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "use_cpu": True}
-        >>> with tempfile.TemporaryDirectory() as folder, GradientMonitorCallback(every=2) as callback:
+        >>> with tempfile.TemporaryDirectory() as folder, GradientMonitorCallback() as callback:
         ...     arguments = TrainingArguments(folder, max_steps=4, dataloader_pin_memory=False, **options)
         ...     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[callback])
         ...     output = trainer.train()  # doctest: +ELLIPSIS
         {'train_runtime': ...}
         >>> [reading.step for reading in callback.monitor.history]
-        [0, 2]
+        [0, 1, 2, 3]
     """
 
     def on_train_begin(
