@@ -51,6 +51,7 @@ class Thresholds:
     restlessness_sgd: float = 0.44  #: standard deviation of log(‖δ^1‖/‖δ^L‖) over the first steps
     restless_layers: int = 8  #: with parameters, from which on that matters
     output_ratio_sgd: float = 0.34  #: deviation of the last layer's output, at the end of the first steps over at first
+    output_gradient_ratio_sgd: float = 0.5  #: ‖δ^L‖, likewise: below, the outputs shrink because the loss falls
     saturated_slope: float = 0.027  #: fraction of max |φ'|; the sigmoid's at |z| = 5, DeepDiagnosis
     saturated_fraction: float = 0.5  #: of an activation's elements; DeepDiagnosis
     dead_window: int = 1000  #: samples over which a unit must be inactive

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from torchact.diagnostics.depth import first_over_last, ratios_to_last
 from torchact.diagnostics.evidence import DEBUGGER, MEASURED, Evidence, Verdict
-from torchact.diagnostics.readings import Reading
+from torchact.diagnostics.readings import LayerReading, Reading
 from torchact.diagnostics.wording import cure
 
 _SMALLER_STEPS = "Lower the learning rate, or raise it to its value over the first steps (warm-up)."
@@ -61,7 +61,9 @@ def restless(evidence: Evidence) -> Iterator[Verdict]:
     """TA106: under SGD and its kind, a first of many layers whose share of the gradient swings from step to step."""
     readings, limit = evidence.beginning(), evidence.thresholds.restlessness_sgd
     swing, layers = restlessness(readings), evidence.latest.learning_layers
-    if evidence.family == "sgd" and swing > limit and len(layers) >= evidence.thresholds.restless_layers:
+    many = len(layers) >= evidence.thresholds.restless_layers
+    from_zero = any(layer.has_zero_weights for layer in evidence.readings[0].layers)  # it has to change
+    if evidence.family == "sgd" and swing > limit and many and not from_zero:
         first = layers[0].name
         yield Verdict(
             rule="TA106",
@@ -84,15 +86,19 @@ def output_ratio(readings: Sequence[Reading], patience: int) -> float:
 
     NaN where no output was seen, or the first one has no deviation.
     """
-    deviations = [reading.learning_layers[-1].output.deviation for reading in readings if reading.learning_layers]
-    return max(deviations[-patience:]) / deviations[0] if deviations and deviations[0] > 0 else math.nan
+    return _end_over_start([layers[-1].output.deviation for layers in _learning(readings)], patience)
 
 
 def shrinking_output(evidence: Evidence) -> Iterator[Verdict]:
-    """TA205: under SGD and its kind, a last layer whose outputs shrink to a fraction of what they were at first."""
-    readings, limit = evidence.beginning(), evidence.thresholds.output_ratio_sgd
-    ratio = output_ratio(readings, evidence.thresholds.patience)
-    if evidence.family == "sgd" and ratio < limit:
+    """TA205: under SGD and its kind, outputs that shrink to a fraction of the first ones while the loss hardly falls.
+
+    Where the loss falls, as of a regression that began too high, so does the gradient of the last layer.
+    """
+    thresholds, readings = evidence.thresholds, evidence.beginning()
+    ratio = output_ratio(readings, thresholds.patience)
+    gradients = [layers[-1].gradient.norm for layers in _learning(readings)]
+    lasts = _end_over_start(gradients, thresholds.patience) >= thresholds.output_gradient_ratio_sgd
+    if evidence.family == "sgd" and ratio < thresholds.output_ratio_sgd and lasts:
         last = evidence.latest.learning_layers[-1].name
         yield Verdict(
             rule="TA205",
@@ -100,14 +106,23 @@ def shrinking_output(evidence: Evidence) -> Iterator[Verdict]:
             severity="warning",
             layers=(last,),
             value=ratio,
-            threshold=limit,
+            threshold=thresholds.output_ratio_sgd,
             window=len(readings),
             explanation=f"Within {len(readings)} steps the deviation of the last layer's output ({last}) fell to"
-            f" {ratio:.2g} of what it was: the network comes to answer all its inputs alike. (One whose targets are"
-            " far smaller than its first outputs does so rightly.)",
+            f" {ratio:.2g} of what it was, while its gradient did not fall like that: the network comes to answer all"
+            " its inputs alike.",
             suggestion=_SMALLER_STEPS,
             source=MEASURED,
         )
+
+
+def _learning(readings: Sequence[Reading]) -> list[tuple[LayerReading, ...]]:
+    return [reading.learning_layers for reading in readings if reading.learning_layers]
+
+
+def _end_over_start(values: Sequence[float], patience: int) -> float:
+    """Return the largest of the last few over the first; NaN where that is 0, or there is none."""
+    return max(values[-patience:]) / values[0] if values and values[0] > 0 else math.nan
 
 
 def lasting_ratios(readings: Sequence[Reading], patience: int) -> dict[str, float]:

@@ -59,6 +59,12 @@ class LayerReading:
         return bool(self.parameters)
 
     @property
+    def has_zero_weights(self) -> bool:
+        """Whether its parameter called ``weight`` is zero everywhere, as some are in the beginning."""
+        weight = self.parameters.get("weight")
+        return weight is not None and weight.weight.norm == 0
+
+    @property
     def gradient_per_sample(self) -> float:
         """Root mean square over samples of the norm of a sample's δ, √(‖δ‖² / samples); NaN when there is none."""
         return self.gradient.norm / math.sqrt(self.samples) if self.samples else math.nan

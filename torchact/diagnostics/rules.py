@@ -37,7 +37,6 @@ __all__ = ["RULES", "judge"]
 
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny
 _GETS_PAST = " It gets to the first layer by another way, so that the network may learn all the same."
-_FEW = 3  # layers whose growth has no interval to speak of
 _FRAMES = 20  # readings that a verdict keeps
 
 
@@ -104,7 +103,11 @@ def zero_gradient(evidence: Evidence) -> Iterator[Verdict]:
     layers = reading.learning_layers
     zero = [layer for layer in layers if layer.gradient.largest == 0]
     behind = [_next_with_gradient(layers, layer) for layer in zero]
-    waiting = {layer.name: other.name for layer, other in zip(zero, behind, strict=True) if _has_zero_weights(other)}
+    waiting = {
+        layer.name: other.name
+        for layer, other in zip(zero, behind, strict=True)
+        if other.has_zero_weights and other.gradient.largest > 0
+    }
     if waiting:
         yield _zero_gradient(
             "info",
@@ -154,12 +157,6 @@ def _zero_gradient(
 def _next_with_gradient(layers: Sequence[LayerReading], layer: LayerReading) -> LayerReading:
     """Return the next layer that has a gradient; the last one, if none has."""
     return next((other for other in layers if other.index > layer.index and other.gradient.largest > 0), layers[-1])
-
-
-def _has_zero_weights(layer: LayerReading) -> bool:
-    """Whether they alone keep its gradient from the layers before."""
-    weight = layer.parameters.get("weight")
-    return weight is not None and weight.weight.norm == 0 and layer.gradient.largest > 0
 
 
 def _weights_zero(layer: LayerReading) -> float:
@@ -328,7 +325,7 @@ def exploding(evidence: Evidence) -> Iterator[Verdict]:
                 f" {measured.factor:.2g} a layer going backward.",
                 AUTOTRAINER,
             ),
-            severity="info" if measured.low <= 1 and measured.layers > _FEW else "warning",
+            severity="info" if measured.low <= 1 else "warning",
         )
 
 
@@ -427,10 +424,13 @@ def update_ratio(evidence: Evidence) -> Iterator[Verdict]:
     for low in (True, False):
         limit = thresholds.update_ratio_low if low else thresholds.update_ratio_high
         of_reading = [_update_ratios(reading) for reading in readings]
+        from_zero = set() if low else {layer.name for layer in evidence.readings[0].layers if layer.has_zero_weights}
         outside = [
             layer.name
             for layer in evidence.latest.layers
-            if of_reading and all(_is_outside(of.get(layer.name), limit, low) for of in of_reading)
+            if of_reading
+            and layer.name not in from_zero
+            and all(_is_outside(of.get(layer.name), limit, low) for of in of_reading)
         ]
         if outside:
             extreme = (min if low else max)(of_reading[-1][name] for name in outside)
