@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from experiments import calibrate_networks, digits
 from experiments.workers import Pool
 from torchact import GradientMonitor
-from torchact.diagnostics import Reading
+from torchact.diagnostics import Reading, Thresholds
 from torchact.diagnostics.depth import decay_per_layer, first_over_last
-from torchact.diagnostics.evidence import Evidence, Rule, optimizer_family
+from torchact.diagnostics.evidence import Evidence, Rule, Severity, optimizer_family
 from torchact.diagnostics.first_steps import first_growth, lasting_ratios, output_ratio, restlessness
 from torchact.diagnostics.readings import LayerReading
 from torchact.diagnostics.rules import RULES
 
-WATCHED = 10  #: steps that the rules see
+WATCHED = Thresholds().first_steps  #: steps that the rules see
 BATCH = 64  #: images a step
-_PATIENCE = 3  # readings that a ratio rests on, as in Thresholds.patience
-SEVERITIES = ("", "info", "warning", "error")  #: of a rule, the worst last
+_PATIENCE = Thresholds().patience  # readings that a ratio rests on
+SEVERITIES = ("", *reversed(get_args(Severity)))  #: of a rule, the worst last
 
 Parameters = list[nn.Parameter]
 #: Makes each optimiser; the fused ones take half the time.

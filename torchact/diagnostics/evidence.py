@@ -47,7 +47,7 @@ class Thresholds:
     burst_readings: int = 100
     decay: float = 0.7  #: per layer
     first_steps: int = 10  #: how many steps the rules about a run's beginning judge, by a reading of each
-    beginning: int = 20  #: from this step on they are silent
+    silent_from: int = 20  #: the step from which on they say nothing
     restlessness_sgd: float = 0.44  #: standard deviation of log(‖δ^1‖/‖δ^L‖) over the first steps
     restless_layers: int = 8  #: with parameters, from which on that matters
     output_ratio_sgd: float = 0.34  #: deviation of the last layer's output, at the end of the first steps over at first
@@ -107,7 +107,7 @@ class Evidence:
         count = self.thresholds.first_steps
         first = self.readings[:count]
         whole = [reading.step for reading in first] == list(range(count))
-        return first if whole and self.latest.step < self.thresholds.beginning else ()
+        return first if whole and self.latest.step < self.thresholds.silent_from else ()
 
     @property
     def latest(self) -> Reading:

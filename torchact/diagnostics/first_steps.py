@@ -62,9 +62,10 @@ def restless(evidence: Evidence) -> Iterator[Verdict]:
     readings, limit = evidence.beginning(), evidence.thresholds.restlessness_sgd
     swing, layers = restlessness(readings), evidence.latest.learning_layers
     many = len(layers) >= evidence.thresholds.restless_layers
-    from_zero = any(layer.has_zero_weights for layer in evidence.readings[0].layers)  # it has to change
-    if evidence.family == "sgd" and swing > limit and many and not from_zero:
-        first = layers[0].name
+    if evidence.family != "sgd" or not swing > limit or not many:
+        return
+    first = layers[0].name
+    if not any(layer.has_zero_weights for layer in readings[0].layers):  # such ones have to change
         yield Verdict(
             rule="TA106",
             title="restless",

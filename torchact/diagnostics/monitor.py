@@ -94,9 +94,9 @@ class GradientMonitor:
     Raises:
         TypeError: ``model`` is no module, ``optimizer`` no optimiser, ``thresholds`` no such object, one of ``rules``
             cannot be called, or one of ``sinks`` lacks a method.
-        ValueError: ``every`` or ``keep`` is not a positive whole number, ``first`` is negative or none, ``signals`` or
-            ``on_error`` is none of those named, the model has no trainable parameters, or an optimiser holds none of
-            them.
+        ValueError: ``every`` or ``keep`` is not a positive whole number, ``first`` is negative or not whole,
+            ``signals`` or ``on_error`` is none of those named, the model has no trainable parameters, or an optimiser
+            holds none of them.
         RuntimeError: a module of this model is already being monitored.
         OSError: ``log_dir`` cannot be written to.
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from typing import get_args
 
 from rich import box
 from rich.console import Console
@@ -16,10 +17,10 @@ from rich.table import Table
 
 from torchact.diagnostics import depth
 from torchact.diagnostics.depth import Decay
-from torchact.diagnostics.evidence import Verdict
+from torchact.diagnostics.evidence import Severity, Verdict
 from torchact.diagnostics.readings import LayerReading, Reading
 
-_SEVERITIES = ("error", "warning", "info")
+_SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the most severe first
 _LAYERS_THAT_DO_NOT = ("vanishing", "zero-gradient")  # learn, by titles of verdicts
 _DISPENSABLE = ("kind", "mean", "std", "zero")  # columns, in the order in which they are left out
 _MARKDOWN = re.compile(r"[\\`*_<>\[\]]")  # what would be more than itself
