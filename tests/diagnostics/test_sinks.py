@@ -355,7 +355,9 @@ class TestSeveralSinks:
         assert failing.closed_with == []
 
     def test_no_report_is_made_for_nobody(self):
-        Sinks([Own()]).note(lambda: pytest.fail("nobody wants it"))
+        named = Own()
+        named.note = "an attribute of the user's"
+        Sinks([Own(), named]).note(lambda: pytest.fail("nobody wants it"))
 
     def test_warnings_as_errors_do_not_stop_the_others(self):
         failing, own = Failing(), Own()

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
     from torchact.diagnostics.readings import Reading
@@ -72,9 +72,9 @@ class Sinks:
 
     def note(self, report: Callable[[], Report]) -> None:
         """Give those that take it a report of the run's first steps, which is made if there is one."""
-        if any(isinstance(sink, NotingSink) for sink in self._sinks):
+        if any(map(_takes_notes, self._sinks)):
             made = report()
-            self._each(lambda sink: sink.note(made) if isinstance(sink, NotingSink) else None)
+            self._each(lambda sink: sink.note(made) if _takes_notes(sink) else None)
 
     def close(self, report: Report | None) -> None:
         """Close all sinks, once; a second call does nothing."""
@@ -98,6 +98,10 @@ class Sinks:
                 f"{type(error).__name__}: {error}",
                 stacklevel=3,
             )
+
+
+def _takes_notes(sink: Sink) -> TypeGuard[NotingSink]:
+    return isinstance(sink, NotingSink) and callable(sink.note)  # which a protocol does not look at
 
 
 def append(path: Path, data: bytes) -> None:
