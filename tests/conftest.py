@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -16,6 +17,13 @@ from torchact import autograd, catalogue, functional, kernels, modules
 from torchact.catalogue import CATALOGUE, SURROGATES, Activation
 
 torch.set_num_threads(1)  # the suite runs in one process a core, and a result must not depend on how a sum is split
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave alone what lives until the end; torch.compile and others call it often."""
+    gc.collect()
+    gc.freeze()
+
 
 GATED = {key for key, activation in CATALOGUE.items() if activation.kind == "gated"}
 
