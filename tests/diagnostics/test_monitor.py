@@ -686,6 +686,36 @@ class TestLeavesNoTrace:
         assert reading.layers[0].gradient.norm == pytest.approx(inputs.grad.double().norm().item())
         assert not inputs._backward_hooks
 
+    def test_an_output_takes_other_hooks_before_and_after_ours_and_gives_them_back(self):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+        seen = []
+        first, last = model
+        first.register_forward_hook(lambda module, args, y: y.register_hook(lambda g: seen.append("before")) and None)
+        with GradientMonitor(model, every=1) as monitor:
+            y = first(torch.ones(2, 4))
+            handles = [y.register_hook(lambda g: seen.append("after")) for _ in range(2)]
+            z = last(y)
+            handles += [z.register_hook(lambda g: seen.append("last")) for _ in range(2)]
+            handles[0].remove()
+            handles[2].remove()
+            z.sum().backward()
+            reading = monitor.record()
+        assert seen == ["last", "before", "after"]
+        assert [layer.gradient.count for layer in reading.layers] == [8, 2]
+
+    def test_a_gradient_that_is_asked_of_the_output_itself_is_seen(self):
+        model = nn.Linear(4, 3)
+        with GradientMonitor(model, every=1) as monitor:
+            y = model(torch.ones(2, 4))
+            (gradient,) = torch.autograd.grad(y.square().sum(), y)
+            reading = monitor.record()
+        assert reading.layers[0].gradient.norm == pytest.approx(float(gradient.norm()))
+
+    def test_an_output_is_saved_without_a_warning(self, tmp_path):
+        model = nn.Linear(4, 3)
+        with GradientMonitor(model, every=1):
+            torch.save(model(torch.ones(2, 4)), tmp_path / "output.pt")  # warnings are errors here
+
     def test_an_exception_in_the_block_closes_it(self):
         model = mlp()
         with pytest.raises(ZeroDivisionError), GradientMonitor(model, sgd(model)):

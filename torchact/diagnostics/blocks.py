@@ -44,6 +44,8 @@ def on_host(blocks: Mapping[str, Block], group: dist.ProcessGroup | None) -> Blo
         return {}
     devices = [block.rows.device for block in blocks.values()]
     device = next((device for device in devices if device.type != "cpu"), devices[0])
+    if group is None and device.type == "cpu":
+        return dict(blocks)
     packed = torch.cat([block.rows.reshape(-1).to(device) for block in blocks.values()])
     layouts = {name: block.layout for name, block in blocks.items()}
     if group is None:

@@ -71,7 +71,7 @@ class Collector:
 
     def before_clipping(self) -> None:
         """Reduce the parameters' gradients as they are now."""
-        self._unclipped = {"unclipped": self._reduced(self._gradients(None, None))}
+        (self._unclipped["unclipped"],) = self._reduced(self._gradients(None, None))
 
     def awaited(self, own: Set[int], others: Set[int]) -> frozenset[int]:
         """Return the rows of modules that wait for their gradient, while another optimiser than theirs makes its step.
@@ -108,8 +108,8 @@ class Collector:
         blocks: Blocks = self._seen_by_hooks(awaited) if self._hooked else {}
         if with_parameters:
             own_gradients = self._gradients(gradients, optimizer)
-            blocks["gradient"] = self._reduced(own_gradients)
-            blocks["weight"] = self._reduced({key: self.parameters[key] for key in own_gradients})
+            weights = {key: self.parameters[key] for key in own_gradients}
+            blocks["gradient"], blocks["weight"] = self._reduced(own_gradients, weights)
             if optimizer is not None:
                 blocks |= self._near_epsilon(own_gradients, optimizer)
             blocks |= self._unclipped
@@ -122,7 +122,8 @@ class Collector:
 
     def updates(self, before: Mapping[Key, Tensor]) -> Blocks:
         """Return the statistics of what a step has added to each parameter."""
-        return {"update": self._reduced({key: self.parameters[key].detach() - old for key, old in before.items()})}
+        (added,) = self._reduced({key: self.parameters[key].detach() - old for key, old in before.items()})
+        return {"update": added}
 
     def reading(
         self, collected: Blocks, step: int, optimizer: str | None, *, skips_itself: bool
@@ -214,11 +215,13 @@ class Collector:
         }
         return {key: gradient for key, gradient in found.items() if gradient is not None}
 
-    def _reduced(self, tensors: Mapping[Key, Tensor]) -> Block:
-        """Return the statistics of what this rank has to count of each tensor."""
-        layout = self._layout(tensors, statistics.SIZE, (statistics.SIZE - 1,))
-        own = [_own(tensor.detach()) for tensor in tensors.values()] if self._spread else list(tensors.values())
-        return Block(layout, statistics.reduce_each(own))
+    def _reduced(self, first: Mapping[Key, Tensor], *others: Mapping[Key, Tensor]) -> list[Block]:
+        """Return the statistics of what this rank has to count of each tensor; mappings have the same keys."""
+        layout = self._layout(first, statistics.SIZE, (statistics.SIZE - 1,))
+        tensors = [tensor for mapping in (first, *others) for tensor in mapping.values()]
+        own = [_own(tensor.detach()) for tensor in tensors] if self._spread else tensors
+        rows = statistics.reduce_each(own).view(1 + len(others), len(layout.keys), statistics.SIZE)
+        return [Block(layout, part) for part in rows.unbind()]
 
     def _layout(self, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()) -> Layout:
         keys = tuple(keys)
@@ -226,6 +229,8 @@ class Collector:
 
     def _near_epsilon(self, keys: Collection[Key], optimizer: torch.optim.Optimizer) -> Blocks:
         """Return of each parameter how many entries it has, and how many of √v̂ are below a multiple of ε."""
+        if not any("eps" in group for group in optimizer.param_groups):
+            return {}
         groups = _groups_of(optimizer)
         limits: dict[float | Tensor, dict[Key, Tensor]] = {}  # tensors are told apart by identity
         for key in keys:
@@ -249,8 +254,9 @@ class Collector:
         if not self._hooked:
             learning = {layer for layer, _ in blocks["gradient"].layout.keys}
             return dict.fromkeys(self._samples_in_window, 0.0), [float(name in learning) for (name,) in self._names]
-        samples = blocks["samples"].rows[:, 0] + blocks["totals"].rows[:, probes.SAMPLES]
-        calls = (samples + blocks["samples"].rows[:, 1]).tolist()
+        seen = blocks["samples"].rows.numpy()
+        samples = seen[:, 0] + blocks["totals"].rows.numpy()[:, probes.SAMPLES]
+        calls = (samples + seen[:, 1]).tolist()
         return dict(zip(self._samples_in_window, samples.tolist(), strict=True)), calls
 
     def _close_windows(self, blocks: Blocks, samples: Mapping[str, float]) -> None:
@@ -360,7 +366,7 @@ def _not_seen(blocks: Blocks, names: Collection[str]) -> tuple[str, ...]:
     """Name the parameters with a gradient of which no module in ``names`` was called."""
     if "gradient" not in blocks:
         return ()
-    counts = blocks["gradient"].rows[:, 0].tolist()
+    counts = blocks["gradient"].rows.numpy()[:, 0].tolist()
     return tuple(
         f"{layer}.{name}"
         for (layer, name), count in zip(blocks["gradient"].layout.keys, counts, strict=True)
@@ -377,9 +383,9 @@ def _holds_a_skipped_step(blocks: Blocks, skips_itself: bool) -> bool:
     """
     if "totals" not in blocks or "gradient" not in blocks or not blocks["gradient"].layout.keys:
         return False
-    if blocks["gradient"].rows[:, statistics.NON_FINITE].any():
+    if blocks["gradient"].rows.numpy()[:, statistics.NON_FINITE].any():
         return skips_itself
-    return bool(blocks["totals"].rows[:, probes.GRADIENT.start + statistics.NON_FINITE].any())
+    return bool(blocks["totals"].rows.numpy()[:, probes.GRADIENT.start + statistics.NON_FINITE].any())
 
 
 def _owned(modules: Iterable[nn.Module]) -> tuple[frozenset[int], ...]:

@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,13 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
-from torch.utils.hooks import RemovableHandle
+from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from torchact import catalogue, kernels, modules
 from torchact.diagnostics import distributed, saturation, statistics
 
 Signal = Literal["outputs", "gradients", "parameters"]
 _is_compiling = torch.compiler.is_compiling
+_functorch_is_active = torch._C._are_functorch_transforms_active
+_HOOKS_ARE_DICTIONARIES = hasattr(torch._C._FunctionBase, "_register_hook_dict")
+_graph_task = torch._C._current_graph_task_id  # of the backward pass that runs, or -1
 _CHANNELS_FIRST = (
     nn.modules.conv._ConvNd,
     nn.modules.batchnorm._NormBase,
@@ -209,25 +213,21 @@ class Probe:
     def _hook(self, output: Tensor) -> None:
         if not self._sees_gradients or not output.requires_grad:
             return
-        if not _is_compiling() and output.grad_fn is not None and output.output_nr == 0:
-            # Takes half the time of a tensor's hook. It is not called where gradients are asked of the output itself.
-            output.grad_fn.register_prehook(self._before_node)
+        if _takes_a_dictionary(output):  # what register_hook does but for its handle, in half the time
+            output._backward_hooks = OrderedDict({-1: self._on_gradient})  # handles have numbers from 0
+            cast(Any, output.grad_fn)._register_hook_dict(output)
             return
         handle = output.register_hook(self._on_gradient)
         if not _is_compiling() and output.is_leaf:
             self._hooks_on_leaves.append(handle)
 
-    def _before_node(self, gradients: tuple[Tensor | None, ...]) -> None:
-        if gradients[0] is not None:
-            self._on_gradient(gradients[0])
-
     def _is_quick(self, tensor: Any) -> bool:
         """Whether the compiled kernels take this as it is: nearly always, and each other look at it would take time."""
         return (
             type(tensor) is Tensor
-            and not _is_compiling()
             and self.is_on_host
             and tensor.is_cpu
+            and not _is_compiling()
             and kernels.is_one_pass(tensor)
         )
 
@@ -261,8 +261,9 @@ class Probe:
             others = [other for other in range(output.dim()) if other != dim]
             self.units.copy_(torch.maximum(self.units, output.abs().amax(others).float()))
 
+    @unserializable_hook
     def _on_gradient(self, gradient: Tensor) -> None:
-        if not _is_compiling() and torch._C._are_functorch_transforms_active():
+        if not _is_compiling() and _functorch_is_active():
             return  # batched gradients: a gradient of the gradients, not of the loss
         if not _is_compiling():
             self.has_gradient, self.is_kept = True, False
@@ -308,12 +309,12 @@ class Probe:
             self.switch.compiled = True
             return torch.is_grad_enabled()
         self.switch.called = True
-        if torch._C._are_functorch_transforms_active():
+        if _functorch_is_active():
             return False
         if not torch.is_grad_enabled():
             self._calls_without_grad += module.training
             return False
-        if torch._C._current_graph_task_id() == -1:
+        if _graph_task() == -1:
             self._calls_without_grad = 0  # those were another's, an evaluation's in training mode say
             return True
         if self._calls_without_grad == 0:
@@ -384,6 +385,16 @@ def _wide_grid(device: torch.device) -> Tensor:
     """
     grid = torch.logspace(-10, 10, 161, base=2.0, dtype=torch.float32, device=device)
     return torch.cat((-grid, torch.zeros_like(grid[:1]), grid)).unsqueeze(1)
+
+
+def _takes_a_dictionary(output: Tensor) -> bool:
+    return (
+        _HOOKS_ARE_DICTIONARIES
+        and type(output) is Tensor
+        and not _is_compiling()
+        and output.grad_fn is not None
+        and output._backward_hooks is None
+    )
 
 
 def _blind_probe() -> Probe:
