@@ -78,6 +78,15 @@ class Timings:
         """Return the time of one of them over the time that another took in the same round."""
         return spread(first / second for first, second in zip(self.rounds[name], self.rounds[other], strict=True))
 
+    def together(self, rounds: int) -> Timings:
+        """Return the means of so many rounds that follow each other as one; what is left over is dropped."""
+        return Timings(
+            {
+                name: [statistics.fmean(group) for group in zip(*[iter(times)] * rounds, strict=False)]
+                for name, times in self.rounds.items()
+            }
+        )
+
 
 def in_turns(runners: Mapping[str, Runner], calls: Mapping[str, int], rounds: int, turns: int = 1) -> Timings:
     """Time runners against each other.

@@ -23,7 +23,7 @@ import torchact
 from benchmarks.interleaved import Runner, Spread, in_turns
 
 Run = tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]
-TURN = 10  # steps, of which one is recorded by what records every tenth
+CYCLE = 10  # steps, of which one is recorded by what records every tenth
 
 
 def mlp() -> Run:
@@ -129,7 +129,10 @@ def _step(run: Run, watcher: Watcher) -> Callable[[], None]:
 
 
 def measure(network: Callable[[], Run], watcher: Watcher, rounds: int = 21) -> tuple[Spread, Spread]:
-    """Return the time of a step with the watcher in µs, and its ratio to one without, in turns of ten steps."""
+    """Return the time of a step with the watcher in µs, and its ratio to one without, over cycles of ten steps.
+
+    The two take turns at each step: what else the machine does then slows both.
+    """
     torch.manual_seed(0)
     plain = network()
     torch.manual_seed(0)
@@ -137,8 +140,8 @@ def measure(network: Callable[[], Run], watcher: Watcher, rounds: int = 21) -> t
     with watcher.attached(*watched[:2]):
         runners = {"with": Runner(_step(watched, watcher)), "without": Runner(_step(plain, Watcher()))}
         for runner in runners.values():
-            runner.microseconds(TURN)  # warm-up
-        timings = in_turns(runners, dict.fromkeys(runners, TURN), rounds)
+            runner.microseconds(CYCLE)  # warm-up
+        timings = in_turns(runners, dict.fromkeys(runners, 1), rounds * CYCLE).together(CYCLE)
     return timings.time("with"), timings.ratio("with", "without")
 
 

@@ -77,6 +77,12 @@ def test_a_ratio_is_formed_within_a_round():
     assert timings.ratio("b", "a").median == 0.5
 
 
+def test_rounds_are_taken_together_before_ratios_are_formed():
+    timings = Timings({"a": [1.0, 3.0, 5.0, 7.0, 9.0], "b": [1.0, 1.0, 2.0, 2.0, 2.0]}).together(2)
+    assert timings.rounds == {"a": [2, 6], "b": [1, 2]}
+    assert timings.ratio("a", "b") == Spread(2.5, 2, 3)
+
+
 def test_a_machine_that_slows_down_does_not_change_a_ratio(clock):
     # In each round, both take a turn of one call, and from round to round everything takes longer.
     timings = in_turns({"a": clock.runner(3, 30, 300), "b": clock.runner(1, 10, 100)}, {"a": 1, "b": 1}, rounds=3)
