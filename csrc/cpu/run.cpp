@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kCopied = 512;  // entries of short rows that are worked on together: copies stay in the nearest cache
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
-constexpr int64_t kPart = 1 << 16;  // entries that are reduced one after the other, however many threads there are
+constexpr int64_t kPart = 1 << 15;  // entries that are reduced one after the other, however many threads there are
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
 
 const Kernels& chosen_kernels() {
