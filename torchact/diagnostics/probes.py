@@ -197,10 +197,13 @@ class Probe:
             self.position = next(self.switch.order)
         if self._channels_first is not None:
             self.switch.channels_first = self._channels_first
-        quick = self._is_quick(output)
-        tensors = (output,) if quick else _floating_tensors(output)
+        if self._is_quick(output):
+            self._record_at_once(output)
+            self._hook(output)
+            return
+        tensors = _floating_tensors(output)
         for tensor in tensors:
-            self._record(tensor, quick)
+            self._record(tensor)
         for tensor in tensors:
             self._hook(tensor)
 
@@ -231,9 +234,19 @@ class Probe:
             and kernels.is_one_pass(tensor)
         )
 
-    def _record(self, output: Tensor, quick: bool) -> None:
-        self.shape = output.shape[1:]
-        self.is_global = not quick and distributed.is_distributed_tensor(output)
+    def _record_at_once(self, output: Tensor) -> None:
+        """Record an output that the compiled kernels take as it is."""
+        shape = output.shape
+        self.shape, self.is_global = shape[1:], False
+        self.samples += shape[0] if shape else 1
+        self.calls += 1
+        if self._sees_outputs:
+            kernels.add_statistics(self._parts.output, output)
+            if self.has_units and len(shape) > 1 and output.numel():
+                self._see_units(output)
+
+    def _record(self, output: Tensor) -> None:
+        self.shape, self.is_global = output.shape[1:], distributed.is_distributed_tensor(output)
         samples = distributed.own_samples(output)
         if _is_compiling():
             self._parts_for(output).samples.add_(samples)
@@ -242,13 +255,10 @@ class Probe:
             self.calls += 1
         if not self._sees_outputs:
             return
-        for own in (output,) if quick else distributed.own_entries(output.detach()):
-            if quick:
-                kernels.add_statistics(self._parts.output, own)
-            else:
-                statistics.add_reduced(self._parts_for(own).output, own)
+        for own in distributed.own_entries(output.detach()):
+            statistics.add_reduced(self._parts_for(own).output, own)
             if self.has_units and own.dim() > 1 and own.numel() and own.shape[1:] == output.shape[1:]:
-                self._see_units(own.detach())
+                self._see_units(own)
 
     def _see_units(self, output: Tensor) -> None:
         """Raise each unit's largest magnitude; units lie along dimension 1 behind convolutions, else along the last."""
