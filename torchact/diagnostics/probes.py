@@ -1,8 +1,8 @@
 """Hooks, and only hooks: what they see is reduced at once, and no reference to an activation or gradient is kept.
 
-Output gradients are taken by a forward hook that puts a hook on the output, or on the node that made it: this survives
-in-place activations, fires once under both kinds of checkpointing, and compiles. ``register_full_backward_hook`` does
-none of these. An activation's input is read before the call, because an in-place activation overwrites it.
+Output gradients are taken by a forward hook that puts a hook on the output: this survives in-place activations, fires
+once under both kinds of checkpointing, and compiles. ``register_full_backward_hook`` does none of these. An
+activation's input is read before the call, because an in-place activation overwrites it.
 """
 
 from __future__ import annotations
