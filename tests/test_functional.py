@@ -341,6 +341,14 @@ def test_the_step_refuses_what_is_no_tensor(input):
             functional.binary_step(input, surrogate)
 
 
+@pytest.mark.parametrize("other", [0.25, [0.25], None], ids=repr)
+def test_prelu_refuses_what_is_no_tensor_as_torch_does(other):
+    for operands in ((other, torch.ones(1)), (torch.ones(2, requires_grad=True), other)):
+        for prelu in (F.prelu, functional.prelu):
+            with pytest.raises(TypeError, match="must be Tensor"):
+                prelu(*operands)
+
+
 def test_the_step_refuses_an_unknown_surrogate():
     with pytest.raises(ValueError, match="surrogate: unknown name 'arctan'; did you mean 'atan'"):
         functional.binary_step(torch.zeros(1), "arctan")

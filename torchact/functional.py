@@ -660,8 +660,8 @@ def _per_channel(name: str, parameter: Tensor, input: Tensor) -> Tensor:
 
 
 def _is_prelu_weight(weight: Tensor, input: Tensor) -> bool:
-    """Whether a PReLU's weight has one entry, or one for each channel, in the dtype of the input."""
-    if isinstance(input, torch.fx.Proxy) or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    """Whether a PReLU's weight has one entry, or one for each channel, in the dtype of the input; both are tensors."""
+    if not isinstance(input, Tensor) or not isinstance(weight, Tensor) or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
     one_each = weight.dim() < 2 and (weight.numel() == 1 or (input.dim() > 1 and weight.numel() == input.size(1)))
     return one_each and weight.dtype == input.dtype
