@@ -930,26 +930,14 @@ def test_a_class_is_pickled_whatever_it_is_assigned_to_and_so_is_a_subclass(monk
     assert modules.activation_of(module) is catalogue.get("corner")
 
 
-def test_an_experiment_runs_it_in_its_workers(package, tmp_path):
+def test_an_experiment_runs_it_in_its_workers(package, monkeypatch, tmp_path):
+    from experiments.__main__ import main
+
     name = f"{package}.my_module:arch"
-    command = [sys.executable, "-m", "experiments", "depth", "--quick", "--no-tensorboard", "--workers", "2"]
-    options = [
-        "--activations",
-        "relu",
-        name,
-        "--initialisations",
-        "he",
-        "--depths",
-        "2",
-        "--steps",
-        "2",
-        "--width",
-        "4",
-    ]
-    outcome = subprocess.run(
-        [*command, *options, "--out", "out"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    command = ["experiments", "depth", "--quick", "--no-tensorboard", "--workers", "2", "--out", str(tmp_path / "out")]
+    settings = ["--initialisations", "he", "--depths", "2", "--steps", "2", "--width", "4", "--activations", "relu"]
+    monkeypatch.setattr(sys, "argv", [*command, *settings, name])
+    main()
     runs = pd.read_csv(tmp_path / "out" / "runs.csv", comment="#")
     assert runs["activation"].tolist() == ["relu", "arch"]
     assert runs["status"].tolist() == ["finished", "finished"]
