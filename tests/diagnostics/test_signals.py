@@ -139,6 +139,19 @@ class TestUnits:
         assert layers["1"].dead_fraction == 3 / 4
         assert layers["4"].dead_fraction >= 1 / 4
 
+    def test_units_of_any_memory_format_are_counted_outside_of_the_graph(self):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            model[0].bias[:3] = -1e3
+        with GradientMonitor(model, every=1, thresholds=Thresholds(dead_window=1)) as monitor:
+            for _ in range(2):
+                output = model(torch.randn(2, 1, 8, 8).to(memory_format=torch.channels_last))
+                assert not output.is_contiguous()
+                output.sum().backward()
+                monitor.record()
+        assert layers_of(monitor)["1"].dead_fraction == 3 / 4
+        assert not any(probe.units is not None and probe.units.requires_grad for probe in monitor._probes)
+
     def test_of_sequences_units_are_features(self):
         model = self.network(0, 1, 2)
         with GradientMonitor(model, every=1, thresholds=Thresholds(dead_window=1)) as monitor:

@@ -269,7 +269,7 @@ class Probe:
             kernels.add_largest_of_units(self.units, output, dim)
         else:
             others = [other for other in range(output.dim()) if other != dim]
-            self.units.copy_(torch.maximum(self.units, output.abs().amax(others).float()))
+            self.units.copy_(torch.maximum(self.units, output.detach().abs().amax(others).float()))
 
     @unserializable_hook
     def _on_gradient(self, gradient: Tensor) -> None:
