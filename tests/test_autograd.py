@@ -631,10 +631,12 @@ def test_compiled_by_inductor_values_and_gradients_are_the_reference_s(cases):
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.bfloat16], ids=str
+)  # float16 takes its path; float32: see above
 @pytest.mark.parametrize("cases", in_groups(CASES, 6), ids=keys)
-def test_compiled_for_half_types_values_and_gradients_are_the_reference_s(cases):
-    # float16 takes bfloat16's path, and float64 float32's.
-    assert_values_gradients_and_extremes(cases, compiled(cases, backend="aot_eager"), torch.bfloat16)
+def test_compiled_values_and_gradients_are_the_reference_s_in_each_dtype(cases, dtype):
+    assert_values_gradients_and_extremes(cases, compiled(cases, backend="aot_eager"), dtype)
 
 
 @pytest.mark.usefixtures("fresh_dynamo")

@@ -167,7 +167,9 @@ def test_the_command_line_refuses_them_with_status_2_and_the_reason(monkeypatch,
     with pytest.raises(SystemExit) as exit_:
         command_line.main()
     assert exit_.value.code == 2
-    assert "did you mean" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "did you mean" in printed.err
+    assert "Traceback" not in printed.out + printed.err
 
 
 def test_a_combination_named_twice_is_run_once():

@@ -39,7 +39,10 @@ Blocks = dict[str, Block]
 
 
 def on_host(blocks: Mapping[str, Block], group: dist.ProcessGroup | None) -> Blocks:
-    """Copy all blocks to the host at once, merged over the ranks of a group; all of them have to call this."""
+    """Copy all blocks to the host at once, merged over the ranks of a group; all of them have to call this.
+
+    Without a group, blocks that are all on the host are returned as they are.
+    """
     if not blocks:
         return {}
     devices = [block.rows.device for block in blocks.values()]
