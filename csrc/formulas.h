@@ -51,28 +51,38 @@ struct Partials {
 
 // ---- S-shaped
 
+template <class T>
+struct SigmoidBounds {
+  T least = unknown(-kMostOfSigmoid<T>), most = unknown(-kLeast<T, Reach::own>);
+  TORCHACT_INLINE T sigmoid_of_minus(T x) const { return math::sigmoid_of_minus(x, least, most); }
+};
+
 /// σ(x) = 1 / (1 + exp(-x)); σ' = y (1 - y)
 template <class T>
 struct Sigmoid : Smooth {
+  SigmoidBounds<T> bounds;
   TORCHACT_NO_PARAMETERS(Sigmoid)
-  TORCHACT_INLINE T value(T x) const { return sigmoid(x); }
+  TORCHACT_INLINE T value(T x) const { return bounds.sigmoid_of_minus(-x); }
   TORCHACT_INLINE T derivative(T y) const { return y * (T(1) - y); }
 };
 
 /// tanh(x); tanh' = 1 - y²
 template <class T>
 struct Tanh : Smooth {
+  T least = unknown(kLeastOfExpm1<T>);
   TORCHACT_NO_PARAMETERS(Tanh)
-  TORCHACT_INLINE T value(T x) const { return math::tanh(x); }
+  TORCHACT_INLINE T value(T x) const { return math::tanh(x, least); }
   TORCHACT_INLINE T derivative(T y) const { return T(1) - y * y; }
 };
 
 /// log σ(x) = min(x, 0) - log(1 + exp(-|x|)); σ(-x)
 template <class T>
 struct LogSigmoid : Smooth {
+  T zero = unknown(T(0));
+  SigmoidBounds<T> bounds;
   TORCHACT_NO_PARAMETERS(LogSigmoid)
-  TORCHACT_INLINE T value(T x) const { return at_most(x, T(0)) - log1p_unit(exp_of_minus_magnitude(x)); }
-  TORCHACT_INLINE T derivative(T x) const { return sigmoid(-x); }
+  TORCHACT_INLINE T value(T x) const { return at_most(x, zero) - log1p_unit(exp_of_minus_magnitude(x)); }
+  TORCHACT_INLINE T derivative(T x) const { return bounds.sigmoid_of_minus(x); }
 };
 
 // 1 / (1 + t)² for t ≥ 0, with what 1 + t and its inverse lose
@@ -165,17 +175,28 @@ struct SquaredReLU : Smooth {
 
 // ---- exponential on the left, linear on the right
 
+// Exponentials of x ≤ 0, which x is not on the right: there they are some number, or none.
+template <class T>
+struct LeftBounds {
+  T least = unknown(kLeast<T, Reach::own>), least_of_expm1 = unknown(kLeastOfExpm1<T>);
+  template <class X>
+  TORCHACT_INLINE T exp(X x) const { return exp_nonpositive(x, least); }
+  template <class X>
+  TORCHACT_INLINE T expm1(X x) const { return expm1_nonpositive(x, least_of_expm1); }
+};
+
 /// x where x > 0, else α (exp(x) - 1)
 template <class T>
 struct ELU : Smooth {
   T alpha;
+  LeftBounds<T> bounds;
   TORCHACT_INLINE explicit ELU(const double* p) : alpha(T(p[0])) {}
   TORCHACT_INLINE T value(T x) const {
-    const T left = alpha * expm1_nonpositive(at_most(x, T(0)));
+    const T left = alpha * bounds.expm1(x);
     return x < 0 ? left : x;
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T left = alpha * exp_nonpositive(at_most(x, T(0)));
+    const T left = alpha * bounds.exp(x);
     return x > 0 ? T(1) : left;
   }
 };
@@ -184,13 +205,14 @@ struct ELU : Smooth {
 template <class T>
 struct SELU : Smooth {
   static constexpr double kAlpha = 1.6732632423543772848, kScale = 1.0507009873554804934;
+  LeftBounds<T> bounds;
   TORCHACT_NO_PARAMETERS(SELU)
   TORCHACT_INLINE T value(T x) const {
-    const T left = T(kScale * kAlpha) * expm1_nonpositive(at_most(x, T(0)));
+    const T left = T(kScale * kAlpha) * bounds.expm1(x);
     return x < 0 ? left : T(kScale) * x;
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const T left = T(kScale * kAlpha) * exp_nonpositive(at_most(x, T(0)));
+    const T left = T(kScale * kAlpha) * bounds.exp(x);
     return x > 0 ? T(kScale) : left;
   }
 };
@@ -200,18 +222,19 @@ template <class T>
 struct CELU : Smooth {
   T alpha;
   Split<T> inverse;  // exp magnifies the rounding of x / α
+  T low = unknown(T(-1e30)), zero = unknown(T(0));
+  LeftBounds<T> bounds;
   TORCHACT_INLINE explicit CELU(const double* p) : alpha(T(p[0])), inverse(reciprocal<T>(p[0])) {}
   TORCHACT_INLINE Split<T> scaled(T x) const {
-    const Split<T> z = product(inverse, clamp(x, T(-1e30), T(0)));
-    return {at_most(z.hi, T(0)), z.hi > 0 ? T(0) : z.lo};  // of a negative α the exponential is not needed
+    const Split<T> z = product(inverse, at_least(x, low));
+    return {at_most(z.hi, zero), z.hi > 0 ? T(0) : z.lo};  // of a negative α the exponential is not needed
   }
   TORCHACT_INLINE T value(T x) const {
-    const T left = alpha * expm1_nonpositive(scaled(x));
+    const T left = alpha * bounds.expm1(scaled(x));
     return x < 0 ? left : x;
   }
   TORCHACT_INLINE T derivative(T x) const {
-    const Split<T> z = scaled(x);
-    const T left = exp_nonpositive(z.hi, z.hi < kLeast<T, Reach::own> ? T(0) : z.lo);
+    const T left = bounds.exp(scaled(x));
     return x > 0 ? T(1) : left;
   }
 };
@@ -493,22 +516,23 @@ struct Swish : Smooth {
 /// x tanh(log(1 + exp(x))) = x n / (n + 2) with n = w (w + 2), w = exp(x)
 template <class T>
 struct Mish : Smooth {
+  // Beyond `most` it is x; beyond `right` its derivative is 1.
+  T least = unknown(kLeast<T, Reach::own>), most = unknown(is_float<T> ? T(20) : T(40)),
+    right = unknown(is_float<T> ? T(12) : T(22));
   TORCHACT_NO_PARAMETERS(Mish)
-  // Beyond 20, in float64 40, it is x.
   TORCHACT_INLINE T value(T x) const {
-    constexpr T most = is_float<T> ? T(20) : T(40);
-    const T inside = clamp(x, kLeast<T, Reach::own>, most);
+    const T inside = clamp(x, least, most);
     const Exponential<T, Reach::large> g(-inside);
     const T e = mul_add(g.power, g.q, g.power), h = e / (e + e + kDown<T>);
-    const T d = mul_add(g.power, g.q, mul_add(-kDown<T>, h, at_most(g.power, kDown<T>))) + at_least(g.power, kDown<T>);
+    const T d = mul_add(g.power, g.q, mul_add(-kDown<T>, h, smaller(g.power, kDown<T>))) + larger(g.power, kDown<T>);
     return x > most ? x : inside / d * kDown<T>;
   }
   // w s / (n + 2)² with s = (w + 2) (n + 2) + 4 x (1 + w). Next to its root lies the x0 whose w0 = exp(x0) is a float32
   // number, and with d = x - x0, s is (w - w0) (w² + w (w0 + 4) + w0² + 4 w0 + 6 + 4 x0) + 4 d (1 + w) + kappa. Right of
-  // -0.4 less is lost in ½ + (n² - 4 + 8 x w (1 + w)) / (2 (n + 2)²). Beyond 12, in float64 22, the derivative is 1.
+  // -0.4 less is lost in ½ + (n² - 4 + 8 x w (1 + w)) / (2 (n + 2)²).
   TORCHACT_INLINE T derivative(T x) const {
     constexpr double x0 = -1.192431223676840315087037, w0 = 0x1.36c42p-2, kappa = -5.8705570155057439527e-8;
-    const T inside = clamp(x, kLeast<T, Reach::own>, is_float<T> ? T(12) : T(22));
+    const T inside = clamp(x, least, right);
     const Split<T> d = difference(Split<T>(-x0), Split<T>(-inside, T(0)));
     const Exponential<T, Reach::own> g(d.hi, d.lo), exponential = g * T(w0);
     const T w = exponential.value(), n = w * (w + T(2));
@@ -518,9 +542,9 @@ struct Mish : Smooth {
     const T sum = mul_add(d.hi, slope, mul_add(exponential.minus(T(w0)), factor, rest));
     const T excess = mul_add(n - T(2), n + T(2), T(8) * inside * mul_add(w, w, w));
     const T square = polynomial(w, 4, 8, 8, 4, 1);  // (n + 2)²
-    const bool right = inside > T(-0.4);
-    const T numerator = right ? T(0.5) * excess : g.times(sum).value;
-    return mul_add(numerator / square, right ? T(1) : g.after, right ? T(0.5) : T(0));
+    const bool flat = inside > T(-0.4);
+    const T numerator = flat ? T(0.5) * excess : g.times(sum).value;
+    return mul_add(numerator / square, flat ? T(1) : g.after, flat ? T(0.5) : T(0));
   }
 };
 
@@ -597,11 +621,9 @@ struct Hardshrink : Piecewise {
 /// exp(-x²); -2 x exp(-x²)
 template <class T>
 struct Gaussian : Smooth {
+  T most = unknown(is_float<T> ? T(10.5) : T(27.6)), least = -most;  // beyond them it is 0
   TORCHACT_NO_PARAMETERS(Gaussian)
-  TORCHACT_INLINE static T inside(T x) {  // beyond it is 0
-    constexpr T most = is_float<T> ? T(10.5) : T(27.6);
-    return clamp(x, -most, most);
-  }
+  TORCHACT_INLINE T inside(T x) const { return clamp(x, least, most); }
   TORCHACT_INLINE static Scaled<T> bell(T x) {
     constexpr Unit<T> minus_one{T(-1), -kOne<T>.ln2_hi, -kOne<T>.ln2_lo};
     const Split<T> square = product(x, x);
@@ -788,15 +810,14 @@ struct LearnableSnake : Waves {
 /// v σ(g); σ(g), and v σ(g) σ(-g)
 template <class T>
 struct GLU : Smooth {
+  T most = unknown(-kLeast<T, Reach::divisor>), right = unknown(T(40));
   TORCHACT_NO_PARAMETERS(GLU)
-  TORCHACT_INLINE static Scaled<T> tail_exponential(T g, T most) {
-    return Exponential<T, Reach::factor>(-at_most(absolute(g), most)).scaled();
-  }
   TORCHACT_INLINE T value(T v, T g) const {
-    return gated(v, T(1), Exponential<T, Reach::divisor>(-clamp(g, kLeast<T, Reach::divisor>, T(40))));
+    return gated(v, T(1), Exponential<T, Reach::divisor>(-clamp(g, -most, right)));
   }
   TORCHACT_INLINE Partials<T> partials(T v, T g) const {
-    const Scaled<T> e = tail_exponential(g, -kLeast<T, Reach::factor>);
+    static_assert(kLeast<T, Reach::factor> == kLeast<T, Reach::divisor>);
+    const Scaled<T> e = Exponential<T, Reach::factor>(-at_most(absolute(g), most)).scaled();
     const T plain = unscaled(e);
     return {(g < 0 ? plain : T(1)) / (T(1) + plain), times(v, logistic_slope(e))};
   }
@@ -915,8 +936,8 @@ struct Softmax {
 
   // What the gradient sums up, and the gradient by that total.
   static TORCHACT_INLINE T term(T g, T y) { return kind == Normalised::log_softmax ? g : g * y; }
-  static TORCHACT_INLINE T gradient(T g, T y, T total) {
-    if constexpr (kind == Normalised::log_softmax) return g - exp_nonpositive(at_most(y, T(0))) * total;
+  static TORCHACT_INLINE T gradient(T g, T y, T total, T least = kLeast<T, Reach::own>, T most = T(0)) {
+    if constexpr (kind == Normalised::log_softmax) return g - exp_nonpositive(at_most(y, most), least) * total;
     return kind == Normalised::softmin ? y * (total - g) : y * (g - total);
   }
 };

@@ -105,6 +105,26 @@ TORCHACT_INLINE T quotient(Split<T> a, Split<T> b) {
   return mul_add(rest, inverse, approximate);
 }
 
+// What divides many numbers: multiplying them with its inverse, in all the digits that this needs, is faster than dividing
+// each, and nothing but the last rounding counts.
+template <class T>
+struct Divisor {
+#if TORCHACT_HAS_FMA
+  T inverse, rest;
+  Divisor() = default;
+  TORCHACT_INLINE explicit Divisor(T b) : inverse(T(1) / b), rest(mul_add(-inverse, b, T(1)) * inverse) {}
+  TORCHACT_INLINE T under(T a) const {
+    const Split<T> p = product(a, inverse);
+    return p.hi + mul_add(a, rest, p.lo);
+  }
+#else
+  T b;
+  Divisor() = default;
+  TORCHACT_INLINE explicit Divisor(T b) : b(b) {}
+  TORCHACT_INLINE T under(T a) const { return a / b; }
+#endif
+};
+
 // a - b with the digits of both, but for a rounding of a.hi where b.hi is less than half of it.
 template <class T>
 TORCHACT_INLINE Split<T> difference(Split<T> a, Split<T> b) {
@@ -142,7 +162,8 @@ TORCHACT_INLINE T absolute(T x) {
 }
 
 // The same number, of which compilers do not know that it is a constant: they would compute what depends on a clamped
-// number for the bound too, and choose afterwards, several times.
+// number for the bound too, and choose afterwards, several times; and GCC clamps by one instruction only what it does not
+// know.
 template <class T>
 TORCHACT_INLINE T unknown(T constant) {
 #ifdef __CUDA_ARCH__
@@ -153,12 +174,25 @@ TORCHACT_INLINE T unknown(T constant) {
 #endif
 }
 
-// |x|, but at most `most`, also of NaN. Numbers without sign have the order of their bits.
+// The smaller and the larger of two numbers without sign: these have the order of their bits.
+template <class T>
+TORCHACT_INLINE T smaller(T a, T b) {
+  using Signed = std::make_signed_t<Bits<T>>;
+  const Signed m = __builtin_bit_cast(Signed, a), n = __builtin_bit_cast(Signed, b);
+  return __builtin_bit_cast(T, m < n ? m : n);
+}
+
+template <class T>
+TORCHACT_INLINE T larger(T a, T b) {
+  using Signed = std::make_signed_t<Bits<T>>;
+  const Signed m = __builtin_bit_cast(Signed, a), n = __builtin_bit_cast(Signed, b);
+  return __builtin_bit_cast(T, m < n ? n : m);
+}
+
+// |x|, but at most `most`, also of NaN.
 template <class T>
 TORCHACT_INLINE T bounded_magnitude(T x, T most) {
-  using Signed = std::make_signed_t<Bits<T>>;
-  const Signed bits = __builtin_bit_cast(Signed, absolute(x)), limit = __builtin_bit_cast(Signed, most);
-  return __builtin_bit_cast(T, bits < limit ? bits : limit);
+  return smaller(absolute(x), most);
 }
 
 template <class T>
@@ -240,9 +274,12 @@ struct Exponential {
   static constexpr int mantissa = is_float<T> ? 23 : 52, bias = is_float<T> ? 127 : 1023;
   T q, power, before = T(1), after = T(1);
 
+  // What the exponent of `power` is larger by than n: its bias, and what `before` and `after` make up for.
+  static constexpr int up = reach == Reach::own ? (is_float<T> ? 40 : 128) : reach == Reach::large ? (is_float<T> ? -64 : -128) : 0;
+
   TORCHACT_INLINE explicit Exponential(T hi, T lo = T(-0.0), Unit<T> unit = kOne<T>) {
-    // Adding 1.5 · 2^(digits - 1) rounds to an integer n and leaves it in the lowest bits.
-    constexpr T round = is_float<T> ? T(12582912.0) : T(6755399441055744.0);
+    // Adding 1.5 · 2^(digits - 1) rounds to an integer n and leaves it in the lowest bits, here with what it is larger by.
+    constexpr T round = (is_float<T> ? T(12582912.0) : T(6755399441055744.0)) + T(up + bias);
     const T shifted = mul_add(hi, T(1.4426950408889634) * unit.u, round);
     const T n = shifted - round;
     if constexpr (careful) {
@@ -252,23 +289,16 @@ struct Exponential {
       const T r = (mul_add(n, -unit.ln2_lo, mul_add(n, -unit.ln2_hi, hi)) + lo) * unit.u;
       q = mul_add(r * r, beyond_linear(r), r);
     }
-    Bits<T> up = 0;
-    if constexpr (reach == Reach::own) {
-      up = is_float<T> ? 40 : 128;
-      after = is_float<T> ? T(0x1p-40) : T(0x1p-128);
-    }
-    if constexpr (reach == Reach::large) {
-      up = Bits<T>(is_float<T> ? -64 : -128);
-      after = kDown<T>;
-    }
+    Bits<T> exponent = __builtin_bit_cast(Bits<T>, shifted);
+    if constexpr (reach == Reach::own) after = is_float<T> ? T(0x1p-40) : T(0x1p-128);
+    if constexpr (reach == Reach::large) after = kDown<T>;
     if constexpr (reach == Reach::factor || reach == Reach::divisor) {
       const bool extreme = reach == Reach::factor ? n < (is_float<T> ? T(-115) : T(-1009)) : n > T(100);
       constexpr Bits<T> far = is_float<T> ? 166 : 1110;
-      up = extreme ? (reach == Reach::factor ? far : -far) : 0;
+      exponent += extreme ? (reach == Reach::factor ? far : -far) : 0;
       before = after = extreme ? (is_float<T> ? T(0x1p-83) : T(0x1p-555)) : T(1);
     }
-    const Bits<T> exponent = __builtin_bit_cast(Bits<T>, shifted) << mantissa;
-    power = __builtin_bit_cast(T, Bits<T>(exponent + ((up + bias) << mantissa)));
+    power = __builtin_bit_cast(T, Bits<T>(exponent << mantissa));
   }
 
   // (exp(r) - 1 - r) / r² for |r| ≤ 0.347; an error of 3.1e-9 of exp(r), 8e-18 in float64.
@@ -288,12 +318,10 @@ struct Exponential {
   }
 
   // 1 + exp(u x) times `before` and `after`, of a large one. What is larger of 1 and the power of 2 is added last, so
-  // that only that sum is rounded to its digits; both are positive, and have the order of their bits.
+  // that only that sum is rounded to its digits.
   TORCHACT_INLINE T plus_one() const {
     const T one = before * after;
-    using Signed = std::make_signed_t<Bits<T>>;
-    const Signed p = __builtin_bit_cast(Signed, power), o = __builtin_bit_cast(Signed, one);
-    return mul_add(power, q, __builtin_bit_cast(T, p < o ? p : o)) + __builtin_bit_cast(T, p < o ? o : p);
+    return mul_add(power, q, smaller(power, one)) + larger(power, one);
   }
 
   // exp(u x) · v
@@ -314,10 +342,18 @@ struct Exponential {
   }
 };
 
+// The functions from here on that take `least` or `most` clamp their argument by it. It is the constant that stands
+// there, or `unknown` of it.
+
 // exp(x) for x ≤ 0.
 template <class T>
-TORCHACT_INLINE T exp_nonpositive(T hi, T lo = T(-0.0)) {
-  return Exponential<T, Reach::own>(at_least(hi, kLeast<T, Reach::own>), lo).value();
+TORCHACT_INLINE T exp_nonpositive(T x, T least = kLeast<T, Reach::own>) {
+  return Exponential<T, Reach::own>(at_least(x, least)).value();
+}
+
+template <class T>
+TORCHACT_INLINE T exp_nonpositive(Split<T> x, T least = kLeast<T, Reach::own>) {
+  return Exponential<T, Reach::own>(at_least(x.hi, least), x.hi < least ? T(0) : x.lo).value();
 }
 
 // exp(-|x|), of NaN 0.
@@ -332,15 +368,18 @@ TORCHACT_INLINE T most_of(T beta) {
   return at_most(-kLeast<T, reach> / absolute(beta), kGreatest<T>);
 }
 
-// exp(x) - 1 for x ≤ 0, with all its digits near 0.
+// exp(x) - 1 for x ≤ 0, with all its digits near 0; from kLeastOfExpm1 down it is -1.
 template <class T>
-TORCHACT_INLINE T expm1_nonpositive(T x) {
-  return Exponential<T, Reach::normal>(at_least(x, T(-50))).minus(T(1));
+constexpr T kLeastOfExpm1 = -50;
+
+template <class T>
+TORCHACT_INLINE T expm1_nonpositive(T x, T least = kLeastOfExpm1<T>) {
+  return Exponential<T, Reach::normal>(at_least(x, least)).minus(T(1));
 }
 
 template <class T>
-TORCHACT_INLINE T expm1_nonpositive(Split<T> x) {
-  return Exponential<T, Reach::normal, true>(at_least(x.hi, T(-50)), x.hi < T(-50) ? T(0) : x.lo).minus(T(1));
+TORCHACT_INLINE T expm1_nonpositive(Split<T> x, T least = kLeastOfExpm1<T>) {
+  return Exponential<T, Reach::normal, true>(at_least(x.hi, least), x.hi < least ? T(0) : x.lo).minus(T(1));
 }
 
 // log(1 + e) for 0 ≤ e ≤ 1, as 2 artanh(s) with s = e / (2 + e) ≤ 1/3; 7e-9 and 1e-19. In place of 2 s stands e - e s,
@@ -377,16 +416,20 @@ TORCHACT_INLINE Scaled<T> over_plus_one(T v, Exponential<T, reach, careful> e) {
   return {v / e.plus_one(), e.before, e.after};
 }
 
+// Of -x.
 template <class T>
-TORCHACT_INLINE T sigmoid(T x) {
-  return unscaled(over_plus_one(T(1), Exponential<T, Reach::large>(-clamp(x, kLeast<T, Reach::own>, T(40)))));
+constexpr T kMostOfSigmoid = 40;
+
+template <class T>
+TORCHACT_INLINE T sigmoid_of_minus(T x, T least = -kMostOfSigmoid<T>, T most = -kLeast<T, Reach::own>) {
+  return unscaled(over_plus_one(T(1), Exponential<T, Reach::large>(clamp(x, least, most))));
 }
 
 // Of t = |x| it is -m / d with m = exp(-2t) - 1 and d = 2 + m, less what the division and d have lost over d, for which
 // (1 + tanh(t)) / 2 stands.
 template <class T>
-TORCHACT_INLINE T tanh(T x) {
-  const T m = expm1_nonpositive(T(-2) * absolute(x)), d = T(2) + m, y = -m / d;
+TORCHACT_INLINE T tanh(T x, T least = kLeastOfExpm1<T>) {
+  const T m = expm1_nonpositive(T(-2) * absolute(x), least), d = T(2) + m, y = -m / d;
   const T lost = mul_add(y, m - (d - T(2)), mul_add(y, d, m));
   return with_sign_of(mul_add(-lost, mul_add(T(0.5), y, T(0.5)), y), x);
 }

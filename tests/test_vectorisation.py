@@ -24,7 +24,7 @@ def is_gcc():
 def line_of_the_loop():
     """Return the line of the one loop in which all formulas run, but for waves."""
     lines = (CSRC / "cpu" / "loops.h").read_text().splitlines()
-    begin = next(i for i, line in enumerate(lines) if "void for_each(int64_t count" in line)
+    begin = next(i for i, line in enumerate(lines) if "void for_each(int64_t begin" in line)
     return next(i for i in range(begin, len(lines)) if lines[i].strip().startswith("for (")) + 1
 
 

@@ -2,6 +2,7 @@
 // again, even where it lies in the memory of an input.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <type_traits>
@@ -38,11 +39,27 @@ template <template <class> class Formula, class T>
 using Of = typename std::conditional_t<std::is_same_v<T, BFloat16>, formulas::Brief<Formula, Computed<Formula, T>>,
                                        std::type_identity<Formula<Computed<Formula, T>>>>::type;
 
-// Applies `one` to the numbers from 0 to `count`. The functions that call it are flattened: GCC would not inline all.
+// Applies `one` to the numbers from `begin` to `end`. The functions that call it are flattened: GCC would not inline all.
+template <class One>
+TORCHACT_INLINE void for_each(int64_t begin, int64_t end, One one) {
+#pragma GCC ivdep
+  for (int64_t i = begin; i < end; ++i) one(i);
+}
+
 template <class One>
 TORCHACT_INLINE void for_each(int64_t count, One one) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) one(i);
+  for_each(0, count, one);
+}
+
+// The same, and asks memory for the inputs two blocks before they are read. One number of a long formula is computed
+// after the other, and a processor looks no further ahead than a few of them: it would wait for memory in between.
+template <class One, class... S>
+TORCHACT_INLINE void for_each_ahead(int64_t count, One one, const S*... inputs) {
+  constexpr int64_t kBytes = 1024, kBlock = kBytes / std::max({sizeof(S)...});
+  for (int64_t start = 0; start < count; start += kBlock) {
+    (cpu::prefetch(inputs + start + 2 * kBlock, kBytes), ...);
+    for_each(start, start + kBlock < count ? start + kBlock : count, one);
+  }
 }
 
 // Where numbers lie that are computed together: one, or the two of a word.
@@ -74,13 +91,14 @@ struct InWord {
 };
 
 // Applies `some` to the places of `count` numbers.
-template <class N, class Some>
-TORCHACT_INLINE void for_each_place(int64_t count, Some some) {
+template <class N, class Some, class... S>
+TORCHACT_INLINE void for_each_place(int64_t count, Some some, const S*... inputs) {
   if constexpr (sizeof(typename N::Stored) == 2) {
-    for_each(count / 2, [=](int64_t i) TORCHACT_INLINED { some(InWord<N>{i}); });
+    for_each_ahead(
+        count / 2, [=](int64_t i) TORCHACT_INLINED { some(InWord<N>{i}); }, reinterpret_cast<const Word*>(inputs)...);
     if (count % 2) some(Alone<N>{count - 1});
   } else {
-    for_each(count, [=](int64_t i) { some(Alone<N>{i}); });
+    for_each_ahead(count, [=](int64_t i) { some(Alone<N>{i}); }, inputs...);
   }
 }
 
@@ -122,7 +140,7 @@ struct OfOne {
           count, [=](int64_t i) { return formula.fits(x[i]); }, [=](int64_t i) { return formula.phase(C(x[i])); },
           [=](int64_t i, auto phase, auto wave) { y[i] = T(formula.value(C(x[i]), phase, wave)); });
     else
-      for_each(count, [=](int64_t i) { y[i] = T(formula.value(C(x[i]))); });
+      for_each_ahead(count, [=](int64_t i) { y[i] = T(formula.value(C(x[i]))); }, x);
   }
 
   [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
@@ -140,7 +158,7 @@ struct OfOne {
           [=](int64_t i) { return formula.phase(C(saved[i])); },
           [=](int64_t i, auto phase, auto wave) { store(i, formula.derivative(C(saved[i]), phase, wave)); });
     else
-      for_each(count, [=](int64_t i) { store(i, formula.derivative(C(saved[i]))); });
+      for_each_ahead(count, [=](int64_t i) { store(i, formula.derivative(C(saved[i]))); }, grad_output, saved);
   }
 };
 
@@ -174,7 +192,7 @@ class OfTwo {
       for_each_place<N>(count, [=](auto place) TORCHACT_INLINED {
         const auto value = [=](C a, C b) TORCHACT_INLINED { return Result{formula.value(a, b)}; };
         place.put(place.of(value, first, second), &Result::value, y);
-      });
+      }, first, second);
   }
 
   [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
@@ -210,7 +228,7 @@ class OfTwo {
         const auto both = place.of(each, grad_output, first, second);
         place.put(both, &Gradients::first, grad_first);
         place.put(both, &Gradients::second, grad_second);
-      });
+      }, grad_output, first, second);
   }
 
  private:
@@ -228,11 +246,14 @@ void log_sigmoid(const void* const* inputs, void* const* outputs, int64_t count,
   const T* x = input<T>(inputs, 0);
   T* y = output<T>(outputs, 0);
   T* exponential = output<T>(outputs, 1);
-  for_each(count, [=](int64_t i) {
-    const T e = math::exp_nonpositive(-math::absolute(x[i]));
-    y[i] = math::at_most(x[i], T(0)) - math::log1p_unit(e);
-    exponential[i] = e;
-  });
+  for_each_ahead(
+      count,
+      [=](int64_t i) {
+        const T e = math::exp_nonpositive(-math::absolute(x[i]));
+        y[i] = math::at_most(x[i], T(0)) - math::log1p_unit(e);
+        exponential[i] = e;
+      },
+      x);
 }
 
 template <class Type>
@@ -249,8 +270,7 @@ struct OfHalf {
     const float* table = static_cast<const float*>(values);
     const uint16_t* x = input<uint16_t>(inputs, 0);
     uint16_t* y = output<uint16_t>(outputs, 0);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) y[i] = Type::narrow(table[x[i]]);
+    for_each_ahead(count, [=](int64_t i) { y[i] = Type::narrow(table[x[i]]); }, x);
   }
 
   static void backward(const void* const* inputs, void* const* outputs, int64_t count, const void* derivatives) {
@@ -258,8 +278,9 @@ struct OfHalf {
     const uint16_t* grad_output = input<uint16_t>(inputs, 0);
     const uint16_t* x = input<uint16_t>(inputs, 1);
     uint16_t* grad_input = output<uint16_t>(outputs, 0);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) grad_input[i] = Type::narrow(table[x[i]] * Type::widen(grad_output[i]));
+    for_each_ahead(
+        count, [=](int64_t i) { grad_input[i] = Type::narrow(table[x[i]] * Type::widen(grad_output[i])); }, grad_output,
+        x);
   }
 
   static constexpr Half loops() { return {&widen, &narrow, {&forward, &backward}}; }
