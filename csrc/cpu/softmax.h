@@ -1,6 +1,7 @@
 // Softmax and its relatives over rows, and over strips of columns that lie side by side.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels.h"
@@ -17,6 +18,7 @@ struct Softmax : formulas::Softmax<T, kind> {
 
   static constexpr int kLanes = 32;        // independent maxima and sums of a row: GCC takes no fewer for vectors
   static constexpr int kFewer = 8;         // of them for what is left of a row
+  static constexpr int64_t kRows = 16;     // the most rows that are worked on together
   static constexpr int64_t kBlock = 1024;  // entries of a row that are summed up in T; blocks are in float64
   static constexpr int64_t kStretch = 8;   // the same of a column
 
@@ -32,10 +34,11 @@ struct Softmax : formulas::Softmax<T, kind> {
     for (; i < end; ++i) one(i, 0);
   }
 
-  // Folds the lanes into one, halves onto each other.
+  // Folds the lanes into one, halves onto each other. Loops that GCC unrolls it would not vectorise.
   template <int lanes = kLanes, class U, class Combine>
   static TORCHACT_INLINE U fold(U* values, Combine combine) {
     if constexpr (lanes > 1) {
+#pragma GCC unroll 1
       for (int j = 0; j < lanes / 2; ++j) values[j] = combine(values[j], values[j + lanes / 2]);
       return fold<lanes / 2>(values, combine);
     }
@@ -49,6 +52,7 @@ struct Softmax : formulas::Softmax<T, kind> {
       T lanes[kLanes] = {};
       for_lanes(start, start + kBlock < size ? start + kBlock : size, [&](int64_t i, int j) { lanes[j] += term(i); });
       double wide[kLanes];
+#pragma GCC unroll 1
       for (int j = 0; j < kLanes; ++j) wide[j] = lanes[j];
       total += fold(wide, [](double a, double b) { return a + b; });
     }
@@ -64,22 +68,49 @@ struct Softmax : formulas::Softmax<T, kind> {
     return fold(lanes, larger);
   }
 
-  static void row(const T* x, T* y, int64_t size) {
-    const T most = largest(x, size);
+  // Of the exponentials.
+  static TORCHACT_INLINE T unknown_least() { return math::unknown(math::kLeast<T, math::Reach::own>); }
+
+  // Each step is taken for some rows before the next one: what a row's maximum or sum is known by is long after its
+  // entries were read, and short rows would wait for it one by one.
+  static void some_rows(const T* x, T* y, int64_t size, int count) {
+    T most[kRows], least = unknown_least();
+    for (int r = 0; r < count; ++r) most[r] = largest(x + r * size, size);
     if constexpr (kind == Normalised::log_softmax) {
-      const double total = sum(size, [=](int64_t i) { return math::exp_nonpositive(x[i] - most); });
-      const T log_total = T(__builtin_log(total));
-      for_each(size, [=](int64_t i) { y[i] = (x[i] - most) - log_total; });
+      double total[kRows];
+      for (int r = 0; r < count; ++r)
+        total[r] = sum(size, [=, row = x + r * size, most = most[r]](int64_t i) {
+          return math::exp_nonpositive(row[i] - most, least);
+        });
+      T log_total[kRows];
+      for (int r = 0; r < count; ++r) log_total[r] = T(math::log_from_one(total[r]));
+      for_rows(x, y, size, count, [&](T v, int r) { return (v - most[r]) - log_total[r]; });
     } else {
-      for_each(size, [=](int64_t i) { y[i] = math::exp_nonpositive(signed_input(x[i]) - most); });
-      const T total = T(sum(size, [=](int64_t i) { return y[i]; }));
-      for_each(size, [=](int64_t i) { y[i] = y[i] / total; });
+      for_rows(x, y, size, count, [&](T v, int r) { return math::exp_nonpositive(signed_input(v) - most[r], least); });
+      math::Divisor<T> total[kRows];
+      for (int r = 0; r < count; ++r)
+        total[r] = math::Divisor<T>(T(sum(size, [row = y + r * size](int64_t i) { return row[i]; })));
+      for_rows(y, y, size, count, [&](T v, int r) { return total[r].under(v); });
     }
   }
 
-  static void row_backward(const T* g, const T* y, T* grad_input, int64_t size) {
-    const T total = T(sum(size, [=](int64_t i) { return term(g[i], y[i]); }));
-    for_each(size, [=](int64_t i) { grad_input[i] = gradient(g[i], y[i], total); });
+  static void some_rows_backward(const T* g, const T* y, T* grad_input, int64_t size, int count) {
+    T total[kRows], least = unknown_least(), most = math::unknown(T(0));
+    for (int r = 0; r < count; ++r)
+      total[r] = T(sum(size, [g = g + r * size, y = y + r * size](int64_t i) { return term(g[i], y[i]); }));
+    for (int r = 0; r < count; ++r) {
+      const int64_t start = r * size;
+      for_each(start, start + size, [=, total = total[r]](int64_t i) {
+        grad_input[i] = gradient(g[i], y[i], total, least, most);
+      });
+    }
+  }
+
+  // Makes each entry of some rows from that of others, and from the number of its row.
+  template <class One>
+  static TORCHACT_INLINE void for_rows(const T* x, T* y, int64_t size, int count, One one) {
+    for (int r = 0; r < count; ++r)
+      for_each(r * size, (r + 1) * size, [=](int64_t i) { y[i] = one(x[i], r); });
   }
 
   // Asks memory for a row of a tile that is needed soon, unless its rows lie side by side.
@@ -122,7 +153,7 @@ struct Softmax : formulas::Softmax<T, kind> {
   }
 
   static void strip(const Tile& t, const T* x, T* y) {
-    T most[Tile::kWidth], total[Tile::kWidth];
+    T most[Tile::kWidth], total[Tile::kWidth], least = unknown_least();
     for (int j = 0; j < t.width; ++j) most[j] = T(-math::kInfinity);
     auto raise = [&](int64_t i, int j) {
       const T v = signed_input(x[i]);
@@ -130,19 +161,24 @@ struct Softmax : formulas::Softmax<T, kind> {
     };
     for_tile(t, raise, x);
     if constexpr (kind == Normalised::log_softmax) {
-      sums(t, total, [&](int64_t i, int j) { return math::exp_nonpositive(x[i] - most[j]); });
+      sums(t, total, [&](int64_t i, int j) { return math::exp_nonpositive(x[i] - most[j], least); });
       for (int j = 0; j < t.width; ++j) total[j] = math::log_from_one(total[j]);
       for_tile(t, [&](int64_t i, int j) { y[i] = (x[i] - most[j]) - total[j]; }, y);
     } else {
-      sums(t, total, [&](int64_t i, int j) { return y[i] = math::exp_nonpositive(signed_input(x[i]) - most[j]); }, y);
-      for_tile(t, [&](int64_t i, int j) { y[i] = y[i] / total[j]; });
+      const auto power = [&](int64_t i, int j) {
+        return y[i] = math::exp_nonpositive(signed_input(x[i]) - most[j], least);
+      };
+      sums(t, total, power, y);
+      math::Divisor<T> divisor[Tile::kWidth];
+      for (int j = 0; j < t.width; ++j) divisor[j] = math::Divisor<T>(total[j]);
+      for_tile(t, [&](int64_t i, int j) { y[i] = divisor[j].under(y[i]); });
     }
   }
 
   static void strip_backward(const Tile& t, const T* g, const T* y, T* grad_input) {
-    T total[Tile::kWidth];
+    T total[Tile::kWidth], least = unknown_least(), most = math::unknown(T(0));
     sums(t, total, [&](int64_t i, int) { return term(g[i], y[i]); }, g, y);
-    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient(g[i], y[i], total[j]); }, grad_input);
+    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient(g[i], y[i], total[j], least, most); }, grad_input);
   }
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {
@@ -150,7 +186,8 @@ struct Softmax : formulas::Softmax<T, kind> {
     const T* x = input<T>(inputs, 0);
     T* y = output<T>(outputs, 0);
     if (t.stride != 1) return strip(t, x, y);
-    for (int64_t i = 0; i < rows; ++i, x += t.size, y += t.size) row(x, y, t.size);
+    for (int64_t i = 0; i < rows; i += kRows)
+      some_rows(x + i * t.size, y + i * t.size, t.size, int(std::min(kRows, rows - i)));
   }
 
   static void backward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {
@@ -159,8 +196,8 @@ struct Softmax : formulas::Softmax<T, kind> {
     const T* y = input<T>(inputs, 1);
     T* grad_input = output<T>(outputs, 0);
     if (t.stride != 1) return strip_backward(t, g, y, grad_input);
-    for (int64_t i = 0; i < rows; ++i, g += t.size, y += t.size, grad_input += t.size)
-      row_backward(g, y, grad_input, t.size);
+    for (int64_t i = 0; i < rows; i += kRows)
+      some_rows_backward(g + i * t.size, y + i * t.size, grad_input + i * t.size, t.size, int(std::min(kRows, rows - i)));
   }
 };
 
