@@ -162,7 +162,8 @@ def test_results_are_torch_s_to_some_ulp_also_at_the_ends_of_the_range(name, dty
         actual = value_and_grad(torch_s, x)
     finite = x.isfinite()
     for of_ours, of_torch, reference in zip(actual, expected, value_and_grad(ours, x), strict=True):
-        agreed = finite & ~of_torch.isnan()  # torch's tanh-GELU has NaN at the greatest numbers
+        # At the greatest numbers torch's tanh-GELU has NaN, and its GELU with AVX-512 ∞.
+        agreed = finite & of_torch.isfinite()
         assert_close_with_same_nan(of_ours[agreed], of_torch[agreed])
         assert_close_with_same_nan(of_ours, reference)
 
