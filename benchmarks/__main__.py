@@ -9,6 +9,7 @@ from dataclasses import fields
 import tyro
 
 from benchmarks import accuracy, monitor, overhead, speed
+from benchmarks.interleaved import keep_freed_memory
 
 SETTINGS = {field.name for field in fields(speed.Settings)}
 
@@ -40,4 +41,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -5,9 +5,11 @@ In a round each takes a turn, in an order drawn anew; a ratio is that of two tur
 
 from __future__ import annotations
 
+import ctypes
 import math
 import random
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +32,19 @@ def spread(values: Iterable[float]) -> Spread:
     """Return median and percentiles, each of which but the median is one of the values."""
     ordered = sorted(values)
     return Spread(statistics.median(ordered), ordered[len(ordered) // 5], ordered[-1 - len(ordered) // 5])
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep all memory that is freed in this process, and map none anew for large tensors.
+
+    Else the system gives each large result its pages again, which takes as long as computing it, or does not, as the
+    heap happens to lie when it is the result's turn. With an allocator other than glibc's nothing happens.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        trim_threshold, most_maps = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        set_option(trim_threshold, 2**31 - 1)
+        set_option(most_maps, 0)
 
 
 def no_wait() -> None:
