@@ -112,5 +112,6 @@ def test_each_rank_has_the_numbers_of_one_process_and_the_first_one_writes_them(
     expected, steps = LIBRARIES[library]()
     assert steps == list(range(STEPS))
     for readings, _ in (measured[library] for measured in ranks):
-        assert_same_numbers(readings, expected)
+        # The first token attends to itself alone: the attention that it pays has a gradient of 0.
+        assert_same_numbers(readings, expected, but_zeros_of="attn.c_attn")
     assert [written for _, written in (measured[library] for measured in ranks)] == [steps, []]
