@@ -27,13 +27,15 @@ enum Operator { tanh, sigmoid, silu, mish, gelu, gelu_tanh, count };
 constexpr Elementwise kFormula[count] = {Elementwise::tanh, Elementwise::sigmoid, Elementwise::silu,
                                          Elementwise::mish, Elementwise::gelu,    Elementwise::gelu_tanh};
 constexpr int kHalfTypes = 2;
-constexpr int kTables = kHalfTypes * (count + (count - silu));
 
 struct State {
-  Tensor tables;  // float32, (kTables, 65536): values, then derivatives; of each operator for bfloat16 and float16
+  Tensor values;       // bits as int16, (kHalfTypes · count, 65536): of each operator for bfloat16 and float16
+  Tensor derivatives;  // float32, of the operators from silu on
+  bool keeps_tanh;     // whether torch's tanh is faster in float32
   Library library{Library::Kind::IMPL, "aten", "CPU", __FILE__, __LINE__};
 
-  explicit State(const Tensor& tables) : tables(tables) {}
+  State(const Tensor& values, const Tensor& derivatives, bool keeps_tanh)
+      : values(values), derivatives(derivatives), keeps_tanh(keeps_tanh) {}
 };
 
 std::unique_ptr<State>& state() {
@@ -49,9 +51,10 @@ bool is_served(const Tensor& x) {
   return x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double || is_half(x);
 }
 
-const float* table(Operator op, bool backward, ScalarType type) {
-  const int row = kHalfTypes * (backward ? count + op - silu : op) + (type == ScalarType::Half);
-  return state()->tables.const_data_ptr<float>() + row * int64_t(65536);
+const void* table(Operator op, bool backward, ScalarType type) {
+  const int64_t row = kHalfTypes * (backward ? op - silu : op) + (type == ScalarType::Half);
+  if (backward) return state()->derivatives.const_data_ptr<float>() + row * 65536;
+  return state()->values.const_data_ptr<int16_t>() + row * 65536;
 }
 
 void compute(Operator op, bool backward, const Operands& o, const Tensor& x) {
@@ -117,14 +120,22 @@ Tensor torch_value(const Tensor& x, const Tensor& out) {
 
 constexpr char kTanh[] = "aten::tanh", kSigmoid[] = "aten::sigmoid", kSiLU[] = "aten::silu", kMish[] = "aten::mish";
 
+// Whether ours is to compute it. What goes on to torch's takes a microsecond more, which many numbers make up for.
+template <Operator op>
+bool is_ours(const Tensor& x) {
+  constexpr int64_t many = 16384;
+  if (op == tanh && state()->keeps_tanh && x.scalar_type() == ScalarType::Float && x.numel() >= many) return false;
+  return is_served(x);
+}
+
 template <Operator op, const char* name>
 Tensor functional(const Tensor& x) {
-  return is_served(x) ? value(op, x) : torch_value<name>(x, room_for(x));
+  return is_ours<op>(x) ? value(op, x) : torch_value<name>(x, room_for(x));
 }
 
 template <Operator op, const char* name>
 Tensor inplace(const Tensor& x) {
-  if (!is_served(x) || !can_be_overwritten(x)) return torch_value<name>(x, x);
+  if (!is_ours<op>(x) || !can_be_overwritten(x)) return torch_value<name>(x, x);
   overwrite(op, x);
   return x;
 }
@@ -205,12 +216,18 @@ void implement(Library& m) {
   m.impl("log_sigmoid_forward", TORCH_BOX(&log_sigmoid_forward));
 }
 
-void accelerate(const Tensor& tables) {
-  STD_TORCH_CHECK(tables.scalar_type() == ScalarType::Float && tables.numel() == int64_t(kTables) * 65536 &&
+void check(const Tensor& tables, const char* name, int operators, ScalarType type) {
+  STD_TORCH_CHECK(tables.scalar_type() == type && tables.numel() == kHalfTypes * operators * int64_t(65536) &&
                       tables.is_contiguous() && tables.is_cpu(),
-                  "tables: expected ", kTables, " × 65536 entries of float32");
+                  name, ": expected ", kHalfTypes * operators, " × 65536 entries of ",
+                  torch::headeronly::toString(type));
+}
+
+void accelerate(const Tensor& values, const Tensor& derivatives, bool keeps_tanh) {
+  check(values, "values", count, ScalarType::Short);
+  check(derivatives, "derivatives", count - silu, ScalarType::Float);
   state().reset();
-  state() = std::make_unique<State>(tables);
+  state() = std::make_unique<State>(values, derivatives, keeps_tanh);
   implement(state()->library);
 }
 
@@ -219,7 +236,7 @@ void decelerate() { state().reset(); }
 }  // namespace
 
 void define_acceleration(Library& m) {
-  m.def("accelerate(Tensor tables) -> ()");
+  m.def("accelerate(Tensor values, Tensor derivatives, bool keeps_tanh) -> ()");
   m.def("decelerate() -> ()");
 }
 

@@ -150,25 +150,26 @@ void packed_backward(Stack stack, uint64_t arguments, uint64_t) {
   stack[0] = from(grad_input);
 }
 
-void check_table(const Tensor& table) {
-  STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.numel() == 65536 && table.is_contiguous() &&
-                      table.is_cpu(),
-                  "table: expected 65536 entries of float32 that lie side by side on the CPU");
+const void* entries(const Tensor& table, ScalarType type) {
+  STD_TORCH_CHECK(table.scalar_type() == type && table.numel() == 65536 && table.is_contiguous() && table.is_cpu(),
+                  "table: expected 65536 entries of ", torch::headeronly::toString(type),
+                  " that lie side by side on the CPU");
+  return table.const_data_ptr();
 }
 
 Tensor look_up(const Tensor& input, const Tensor& table) {
-  check_table(table);
+  const void* values = entries(table, input.scalar_type());
   Operands o = operands({&input});
   Tensor output = add_result(o, input);
-  cpu::look_up(o, input.scalar_type(), table.const_data_ptr<float>());
+  cpu::look_up(o, input.scalar_type(), values);
   return output;
 }
 
 Tensor look_up_backward(const Tensor& grad_output, const Tensor& input, const Tensor& table) {
-  check_table(table);
+  const void* derivatives = entries(table, ScalarType::Float);
   Operands o = operands({&grad_output, &input});
   Tensor grad_input = add_result(o, input, 1);
-  cpu::look_up(o, input.scalar_type(), table.const_data_ptr<float>());
+  cpu::look_up(o, input.scalar_type(), derivatives);
   return grad_input;
 }
 
@@ -378,6 +379,7 @@ void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
 #endif
 
 std::string instruction_set() { return cpu::instruction_set(); }
+bool is_intel_with_avx512() { return cpu::is_intel_with_avx512(); }
 
 using Library = torch::stable::detail::StableLibrary;
 
@@ -430,6 +432,7 @@ STABLE_TORCH_LIBRARY(torchact, m) {
   m.def("add_within_of_each(Tensor(a!) sums, Tensor[] inputs, Tensor intervals) -> ()");
   m.def("add_largest_of_units(Tensor(a!) largest, Tensor input, int dim) -> ()");
   m.def("instruction_set() -> str");
+  m.def("is_intel_with_avx512() -> bool");
   torchact::define_acceleration(m);
 }
 
@@ -458,5 +461,6 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CUDA, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(torchact, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", TORCH_BOX(&torchact::instruction_set));
+  m.impl("is_intel_with_avx512", TORCH_BOX(&torchact::is_intel_with_avx512));
   torchact::implement_acceleration(m);
 }

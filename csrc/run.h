@@ -16,7 +16,7 @@ void run(const Kernel& kernel, const Operands& operands, ScalarType type, const 
 
 // Looks results up in a table of float32 with one entry for each number of 16 bits. `operands` are the input alone, or
 // grad_output and input.
-void look_up(const Operands& operands, ScalarType type, const float* table);
+void look_up(const Operands& operands, ScalarType type, const void* table);
 
 // Computes logsigmoid and exp(-|x|), in this order.
 void log_sigmoid(const Operands& operands, ScalarType type);
@@ -53,6 +53,9 @@ void largest_of_units(const void* data, ScalarType type, int64_t outer, int64_t 
 
 // The name of the instruction set that runs.
 const char* instruction_set();
+
+// Whether MKL runs its AVX-512 code here, which it does on Intel's processors alone.
+bool is_intel_with_avx512();
 
 }  // namespace cpu
 

@@ -109,10 +109,10 @@ def test_an_exception_ends_a_block():
 @pytest.mark.usefixtures("acceleration")
 def test_other_threads_have_it_too():
     x, results = preactivations(torch.float32), []
-    thread = threading.Thread(target=lambda: results.append(torch.tanh(x)))
+    thread = threading.Thread(target=lambda: results.append(torch.sigmoid(x)))
     thread.start()
     thread.join()
-    assert_same(results[0], functional.tanh(x))
+    assert_same(results[0], functional.sigmoid(x))
 
 
 def test_torch_s_warning_does_not_reach_the_user():
@@ -133,6 +133,20 @@ def test_without_kernels_it_raises_and_says_why(monkeypatch):
 # ---- values and gradients
 
 
+def has_fast_tanh(name, dtype):
+    """Whether this is a tanh that ``torchact.functional`` leaves to torch, where acceleration computes few numbers."""
+    return name == "tanh" and dtype == torch.float32 and kernels.extension.TORCH_HAS_FAST_TANH
+
+
+def test_many_float32_numbers_have_the_faster_tanh():
+    few, many = (torch.linspace(-9, 9, count) for count in (16383, 16384))
+    expected = functional.tanh(many)
+    with accelerated():
+        assert_same(torch.tanh(many), expected)
+        assert_same(torch.tanh_(many.clone()), expected)
+        assert_same(torch.tanh(few), torch.ops.torchact.tanh(few))
+
+
 @function
 @every_dtype
 @pytest.mark.usefixtures("acceleration")
@@ -145,7 +159,10 @@ def test_values_are_those_of_our_functions_bit_for_bit_and_gradients_too(name, d
         assert_within_ulp(y, expected.double(), ulp=1)
         assert_close_with_same_nan(grad_input, expected_grad)
     elif name in ("tanh", "sigmoid", "logsigmoid"):  # whose backward pass stays torch's
-        assert_same(y, expected)
+        if has_fast_tanh(name, dtype):
+            assert_close_with_same_nan(y, expected)
+        else:
+            assert_same(y, expected)
         assert_close_with_same_nan(grad_input, expected_grad)
     else:
         assert_same(y, expected)

@@ -79,6 +79,13 @@ TORCHACT_INLINE void narrow_each(const float* x, uint16_t* y, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] = Type::narrow(x[i]);
 }
 
+// Multiplies numbers that lie side by side with factors in float32.
+template <class Type>
+TORCHACT_INLINE void multiply_each(const uint16_t* x, const float* factors, uint16_t* y, int64_t count) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) y[i] = Type::narrow(Type::widen(x[i]) * factors[i]);
+}
+
 #ifdef __F16C__
 // By instructions for eight at a time, which compilers do not choose by themselves.
 template <>
@@ -96,6 +103,17 @@ TORCHACT_INLINE void narrow_each<Float16>(const float* x, uint16_t* y, int64_t c
     _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i),
                      _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
   for (; i < count; ++i) y[i] = Float16::narrow(x[i]);
+}
+
+template <>
+TORCHACT_INLINE void multiply_each<Float16>(const uint16_t* x, const float* factors, uint16_t* y, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256 wide = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i)));
+    const __m256 product = _mm256_mul_ps(wide, _mm256_loadu_ps(factors + i));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph(product, _MM_FROUND_TO_NEAREST_INT));
+  }
+  for (; i < count; ++i) y[i] = Float16::narrow(Float16::widen(x[i]) * factors[i]);
 }
 #endif
 

@@ -11,7 +11,7 @@
 namespace torchact::cpu {
 
 // Applies a function to `count` numbers that lie side by side. An output may be an input. `context` is what the function
-// needs besides: a formula's parameters (const double*), or a table (const float*).
+// needs besides: a formula's parameters (const double*), or a table.
 using Loop = void (*)(const void* const* inputs, void* const* outputs, int64_t count, const void* context);
 
 constexpr std::size_t kTypes = std::size_t(Type::count), kComputed = 2;  // the first two, in which others are computed
@@ -27,7 +27,7 @@ using Loops = std::array<Direction, kTypes>;
 struct Half {
   Loop widen;   // (16-bit numbers) -> (float32)
   Loop narrow;  // (float32) -> (16-bit numbers), rounded to nearest, ties to even
-  Direction table;  // by a table of float32 with an entry for each number of 16 bits: its value, or its derivative
+  Direction table;  // by one with an entry for each number: its value in the type itself, or its derivative in float32
 };
 
 // What one pass over a tensor sums up. All but `largest` add up over the parts of a tensor.

@@ -204,7 +204,7 @@ void run(const Kernel& kernel, const Operands& operands, ScalarType scalar_type,
       element_count(operands.geometry), kernel.of_two ? kGrain / 2 : kGrain);  // of two, each costs more
 }
 
-void look_up(const Operands& operands, ScalarType scalar_type, const float* table) {
+void look_up(const Operands& operands, ScalarType scalar_type, const void* table) {
   const Half* half = half_of(type_of(scalar_type));
   STD_TORCH_CHECK(half != nullptr, "input: expected bfloat16 or float16, got ",
                   torch::headeronly::toString(scalar_type));
@@ -370,5 +370,14 @@ void largest_of_units(const void* data, ScalarType scalar_type, int64_t outer, i
 }
 
 const char* instruction_set() { return kernels().name; }
+
+bool is_intel_with_avx512() {
+#ifdef TORCHACT_X86
+  __builtin_cpu_init();
+  return __builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
 
 }  // namespace torchact::cpu

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from torchact import catalogue
+from torchact.kernels.extension import TORCH_HAS_FAST_TANH
 from torchact.kernels.fused import fused, fused_normalised, fused_packed, fused_pair
 from torchact.kernels.plain import PLAIN, PLAIN_PAIRS
 from torchact.kernels.reference import Kernels, of_halves, of_record
@@ -100,7 +101,7 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
         **PLAIN,
         **{key: _fused(key) for key in _ALWAYS},
         "sigmoid": _fused("sigmoid", backward=False),
-        "tanh": _fused("tanh", backward=False),
+        "tanh": _fused("tanh", float32=not TORCH_HAS_FAST_TANH, backward=False),
         # torch's gradient of half types is accurate, and faster than a table.
         "hardswish": fused("hardswish", PLAIN["hardswish"], PLAIN["hardswish"]),
         "celu": _unless_zero("celu"),

@@ -52,6 +52,11 @@ def _load() -> Status:
 
 STATUS = _load()
 
+#: Whether torch's tanh of float32 is the fastest: MKL's, where that runs its AVX-512 code.
+TORCH_HAS_FAST_TANH: bool = (
+    STATUS.loaded and torch.backends.mkl.is_available() and torch.ops.torchact.is_intel_with_avx512()
+)
+
 
 def status() -> Status:
     """Return what of the fused kernels there is, and why they are not used if they are not."""
@@ -135,7 +140,7 @@ def _fake(name: str) -> Callable[..., Any]:
 def operator_names() -> list[str]:
     """Return the names of the compiled operators that compute with tensors."""
     names = [name.removeprefix("torchact::") for name in torch._C._dispatch_get_all_op_names() if "torchact::" in name]
-    return sorted(set(names) - {"instruction_set", "accelerate", "decelerate"})
+    return sorted(set(names) - {"instruction_set", "is_intel_with_avx512", "accelerate", "decelerate"})
 
 
 if STATUS.loaded:

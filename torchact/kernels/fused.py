@@ -28,7 +28,15 @@ def _numbers(parameters: tuple[Any, ...]) -> tuple[float, ...]:
     return tuple(math.inf if parameter is None else float(parameter) for parameter in parameters)
 
 
-def fused(name: str, otherwise: Kernels, of_halves: Kernels, *, forward: bool = True, backward: bool = True) -> Kernels:
+def fused(
+    name: str,
+    otherwise: Kernels,
+    of_halves: Kernels,
+    *,
+    forward: bool = True,
+    float32: bool = True,
+    backward: bool = True,
+) -> Kernels:
     """Return the compiled kernels of a function of one tensor.
 
     Args:
@@ -36,13 +44,15 @@ def fused(name: str, otherwise: Kernels, of_halves: Kernels, *, forward: bool = 
         otherwise: what runs elsewhere, and everywhere if there are no compiled ones.
         of_halves: what runs for half types on the CPU.
         forward: whether values are to be computed by the compiled kernel.
+        float32: whether those of float32 are, on the CPU.
         backward: whether gradients are.
     """
     if not STATUS.loaded:
         return otherwise
     compiled = operator(name), operator(f"{name}_backward")
+    computed = _COMPUTED if float32 else _COMPUTED - {torch.float32}
     return Kernels(
-        _forward(compiled[0], of_halves.forward, otherwise.forward) if forward else otherwise.forward,
+        _forward(compiled[0], computed, of_halves.forward, otherwise.forward) if forward else otherwise.forward,
         _backward(compiled[1], of_halves.backward, otherwise.backward) if backward else otherwise.backward,
     )
 
@@ -51,12 +61,15 @@ def fused(name: str, otherwise: Kernels, of_halves: Kernels, *, forward: bool = 
 
 
 def _forward(
-    compiled: Callable[..., Tensor], of_halves: Callable[..., Tensor], otherwise: Callable[..., Tensor]
+    compiled: Callable[..., Tensor],
+    computed: frozenset[torch.dtype],
+    of_halves: Callable[..., Tensor],
+    otherwise: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     def fused_forward(input: Tensor, *parameters: Any) -> Tensor:
         try:
             if input.is_cpu:
-                if input.dtype in _COMPUTED:
+                if input.dtype in computed:
                     if not parameters:
                         return compiled(input)
                     return compiled(input, *_numbers(parameters))

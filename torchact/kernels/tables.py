@@ -1,8 +1,8 @@
 """Functions of a 16-bit number on the CPU, by a table of all 65,536 results.
 
-The table holds float32 numbers: values that are rounded to the half type already, and derivatives rounded to float32,
-whose product with ``grad_output`` is rounded once more. What is computed directly is rounded in the same way, so that
-how many numbers there are changes no bit.
+A table holds values in the half type itself, or derivatives rounded to float32, whose product with ``grad_output`` is
+rounded once more. What is computed directly is rounded in the same way, so that how many numbers there are changes no
+bit.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def is_tabulated(function: Function, parameters: tuple[Any, ...], input: Tensor)
 
 def value(function: Function, parameters: tuple[Any, ...], input: Tensor) -> Tensor:
     """Return the function's values in the dtype of the input."""
-    values = table(function, parameters, input.dtype, True)
+    values = of_values(function, parameters, input.dtype)
     if extension.STATUS.loaded:
         return _look_up(input, values)
-    return torch.index_select(values, 0, _bits(input)).to(input.dtype).view(input.shape)
+    return torch.index_select(values, 0, _bits(input)).view(input.shape)
 
 
 def product(function: Function, parameters: tuple[Any, ...], grad_output: Tensor, input: Tensor) -> Tensor:
     """Return the function's values, rounded to float32, times ``grad_output``."""
-    slopes = table(function, parameters, input.dtype, False)
+    slopes = of_derivatives(function, parameters, input.dtype)
     if extension.STATUS.loaded:
         return _look_up_backward(grad_output, input, slopes)
     slope = torch.index_select(slopes, 0, _bits(input)).view(input.shape)
@@ -73,16 +73,22 @@ def _bits(input: Tensor) -> Tensor:
     return input.detach().view(torch.uint16).flatten().int()
 
 
-@functools.lru_cache(maxsize=64)  # of 256 KiB
-def table(function: Function, parameters: tuple[Any, ...], dtype: torch.dtype, rounded: bool) -> Tensor:
-    """Return a function's values at all numbers of a half type, in the order of their bits as unsigned integers.
+@functools.lru_cache(maxsize=64)  # of 128 KiB
+def of_values(function: Function, parameters: tuple[Any, ...], dtype: torch.dtype) -> Tensor:
+    """Return a function's values at all numbers of a half type, in the order of their bits as unsigned integers."""
+    return _table(function, parameters, dtype, dtype)
 
-    They are float32 numbers, rounded to the half type first if so asked.
-    """
+
+@functools.lru_cache(maxsize=64)  # of 256 KiB
+def of_derivatives(function: Function, parameters: tuple[Any, ...], dtype: torch.dtype) -> Tensor:
+    """Return the same of a derivative, in float32."""
+    return _table(function, parameters, dtype, torch.float32)
+
+
+def _table(function: Function, parameters: tuple[Any, ...], dtype: torch.dtype, rounded_to: torch.dtype) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
         every = torch.arange(_ENTRIES, dtype=torch.int32, device="cpu").to(torch.uint16).view(dtype)
-        exact = function(every.double(), *parameters)
-        return (exact.to(dtype) if rounded else exact).float()
+        return function(every.double(), *parameters).to(rounded_to)
 
 
 if extension.STATUS.loaded:
