@@ -148,15 +148,14 @@ PAIR_KERNELS: Mapping[str, Kernels] = MappingProxyType(
             PLAIN_PAIRS["geglu"],
         ),
         "swiglu": fused_pair("swiglu", PLAIN_PAIRS["swiglu"]),
-        "bilinear": fused_pair("bilinear", PLAIN_PAIRS["bilinear"], forward=False),
+        "bilinear": fused_pair("bilinear", PLAIN_PAIRS["bilinear"]),
     }
 )
 
 #: Of gated units whose halves are packed.
 PACKED_KERNELS: Mapping[str, Kernels] = MappingProxyType(
     {
-        **{key: fused_packed(key, of_halves(PAIR_KERNELS[key])) for key in ("glu", "reglu", "swiglu")},
-        "bilinear": fused_packed("bilinear", of_halves(PAIR_KERNELS["bilinear"]), forward=False),
+        **{key: fused_packed(key, of_halves(PAIR_KERNELS[key])) for key in ("glu", "reglu", "swiglu", "bilinear")},
         "geglu": _by_name(
             {
                 "none": fused_packed("geglu", _with("none", of_halves(PAIR_KERNELS["geglu"]))),
