@@ -447,10 +447,11 @@ template <class T>
 struct GELU : SelfGated<T, NormalGate> {
   using typename SelfGated<T, NormalGate>::G;
   using SelfGated<T, NormalGate>::SelfGated;
+  T minus_zero = unknown(T(-0.0));
   TORCHACT_INLINE T value(T x) const {
     const T t = bounded_magnitude(x, G::kMost);
     const Scaled<T> tail = G::times_tail(t);
-    return mul_add(-tail.value, tail.after, x < 0 ? T(-0.0) : x);
+    return mul_add(-tail.value, tail.after, at_least(x, minus_zero));
   }
 };
 
@@ -551,10 +552,12 @@ struct Mish : Smooth {
 /// x (x + 3) / 6 between -3 and 3, 0 left of it, x right of it
 template <class T>
 struct Hardswish : Smooth {
+  T least = unknown(T(-3)), zero = unknown(T(0)), most = unknown(T(6));
+  Divisor<T> six{T(6)};
   TORCHACT_NO_PARAMETERS(Hardswish)
   TORCHACT_INLINE T value(T x) const {
-    const T gate = clamp(x + T(3), T(0), T(6)) / T(6);
-    return at_least(x, T(-3)) * gate;  // -∞ · 0 would be NaN
+    const T gate = six.under(clamp(x + T(3), zero, most));
+    return at_least(x, least) * gate;  // -∞ · 0 would be NaN
   }
   TORCHACT_INLINE T derivative(T x) const {
     const T inside = (T(2) * x + T(3)) * T(1.0 / 6);

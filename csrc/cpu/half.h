@@ -16,6 +16,8 @@ namespace torchact::TORCHACT_CAPABILITY {
 using Word [[gnu::may_alias, gnu::aligned(2)]] = uint32_t;
 
 struct BFloat16 {
+  static constexpr bool kInWords = true;  // whether two in a word are worked on faster than one by one
+
   TORCHACT_INLINE static float lower(uint32_t word) { return __builtin_bit_cast(float, word << 16); }
   TORCHACT_INLINE static float upper(uint32_t word) { return __builtin_bit_cast(float, word & 0xffff0000); }
 
@@ -39,6 +41,8 @@ struct BFloat16 {
 };
 
 struct Float16 {
+  static constexpr bool kInWords = false;
+
   TORCHACT_INLINE static float lower(uint32_t word) { return widen(word & 0xffff); }
   TORCHACT_INLINE static float upper(uint32_t word) { return widen(word >> 16); }
   TORCHACT_INLINE static uint32_t word(float lower, float upper) {

@@ -271,27 +271,54 @@ struct OfHalf {
   }
 
   static void backward(const void* const* inputs, void* const* outputs, int64_t count, const void* derivatives) {
-    constexpr int64_t kBlock = 256;
-    alignas(64) float derivative[kBlock];
+    const float* table = static_cast<const float*>(derivatives);
     const uint16_t* grad_output = input<uint16_t>(inputs, 0);
     const uint16_t* x = input<uint16_t>(inputs, 1);
     uint16_t* grad_input = output<uint16_t>(outputs, 0);
     for (int64_t start = 0; start < count; start += kBlock) {
       const int64_t some = start + kBlock < count ? kBlock : count - start;
-      look_up(x + start, static_cast<const float*>(derivatives), derivative, some);
-      multiply_each<Type>(grad_output + start, derivative, grad_input + start, some);
+      if (Type::kInWords && some % 2 == 0)
+        multiply_words(grad_output + start, x + start, table, grad_input + start, some / 2);
+      else
+        multiply(grad_output + start, x + start, table, grad_input + start, some);
     }
   }
 
-  // One by one: to make vectors of what is read at different places takes longer than to store it.
+  static constexpr int64_t kBlock = 256;
+
+  static void multiply(const uint16_t* g, const uint16_t* x, const float* table, uint16_t* y, int64_t count) {
+    alignas(64) float factors[kBlock];
+    look_up(x, table, factors, count);
+    multiply_each<Type>(g, factors, y, count);
+  }
+
+  static void multiply_words(const void* g, const void* x, const float* table, void* y, int64_t count) {
+    alignas(64) float lower[kBlock / 2], upper[kBlock / 2];
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < count; ++i) {
+      const Word word = static_cast<const Word*>(x)[i];
+      lower[i] = table[word & 0xffff];
+      upper[i] = table[word >> 16];
+      one_by_one();
+    }
+    for_each(count, [=, lower = &lower[0], upper = &upper[0]](int64_t i) {
+      const Word word = static_cast<const Word*>(g)[i];
+      static_cast<Word*>(y)[i] = Type::word(Type::lower(word) * lower[i], Type::upper(word) * upper[i]);
+    });
+  }
+
   template <class Entry>
   static TORCHACT_INLINE void look_up(const uint16_t* x, const Entry* table, Entry* entries, int64_t count) {
 #pragma GCC unroll 8
     for (int64_t i = 0; i < count; ++i) {
       entries[i] = table[x[i]];
-      asm volatile("");  // of which no compiler makes vectors
+      one_by_one();
     }
   }
+
+  // In a loop of which no vectors are to be made: to put together what is read at many places takes longer than to
+  // store it.
+  static TORCHACT_INLINE void one_by_one() { asm volatile(""); }
 
   static constexpr Half loops() { return {&widen, &narrow, {&forward, &backward}}; }
 };
