@@ -10,7 +10,8 @@ Not covered are operators that take a ``Scalar`` (``elu``, ``celu``, ``leaky_rel
 ``threshold``), which torch's stable ABI cannot implement; ``selu``, which is composed of ``elu``, and would lose its
 gradient; forms that write into a given tensor (``out=``), which serve as the way to torch's own; and the derivatives of
 tanh, sigmoid and logsigmoid, which run as fast as memory does. On Intel's processors with AVX-512 torch's own tanh of
-16,384 and more float32 numbers stays: it is MKL's, and the fastest there.
+float32 stays in ``torchact.functional``, since it is MKL's, and here from 16,384 numbers on; of fewer, results differ
+from those by some units in the last place.
 
 torch warns on the standard error stream when an operator's kernel is replaced, once a process, since two libraries that
 do so would be in each other's way. Here that is what was asked for, and the warning is kept from the user.
