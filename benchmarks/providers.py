@@ -98,22 +98,37 @@ def _both(*arounds: Around) -> Around:
     return around
 
 
+_WARMING = 5  # calls: after kernels have been registered the first few take longer
+
+
 def runner(provider: Provider, function: Function, operands: Operands, grad_output: Tensor, mode: Mode) -> Runner:
     """Return what times one mode of a function: for backward, the graph is built here."""
     wait = waiting_for(grad_output.device)
+
+    def timing(call: Callable[[], object], *arounds: Around) -> Runner:
+        if provider.around is nullcontext:
+            return Runner(call, _both(*arounds), wait)
+
+        @contextmanager
+        def warmed() -> Iterator[None]:
+            for _ in range(_WARMING):
+                call()
+            yield
+
+        return Runner(call, _both(*arounds, provider.around, warmed), wait)
+
     if mode == "forward":
-        return Runner(functools.partial(function, *operands), _both(torch.no_grad, provider.around), wait)
+        return timing(functools.partial(function, *operands), torch.no_grad)
     leaves = [operand.clone().requires_grad_() for operand in operands]
     if mode == "both":
 
         def forward_and_backward() -> object:
             return torch.autograd.grad(function(*leaves), leaves, grad_output)
 
-        return Runner(forward_and_backward, provider.around, wait)
+        return timing(forward_and_backward)
     with provider.around():
         output = function(*leaves)
-    backward = functools.partial(torch.autograd.grad, output, leaves, grad_output, retain_graph=True)
-    return Runner(backward, provider.around, wait)
+    return timing(functools.partial(torch.autograd.grad, output, leaves, grad_output, retain_graph=True))
 
 
 def copy(elements: int, dtype: torch.dtype, device: torch.device) -> tuple[Runner, int]:

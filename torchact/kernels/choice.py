@@ -148,7 +148,7 @@ PAIR_KERNELS: Mapping[str, Kernels] = MappingProxyType(
             PLAIN_PAIRS["geglu"],
         ),
         "swiglu": fused_pair("swiglu", PLAIN_PAIRS["swiglu"]),
-        "bilinear": fused_pair("bilinear", PLAIN_PAIRS["bilinear"]),
+        "bilinear": fused_pair("bilinear", PLAIN_PAIRS["bilinear"], forward=False),
     }
 )
 

@@ -102,12 +102,13 @@ def _backward(
     return fused_backward
 
 
-def fused_pair(name: str, otherwise: Kernels, *, sums: bool = False) -> Kernels:
+def fused_pair(name: str, otherwise: Kernels, *, forward: bool = True, sums: bool = False) -> Kernels:
     """Return the compiled kernels of a function of two tensors, or what runs elsewhere.
 
     Args:
         name: the operator's.
         otherwise: what runs elsewhere.
+        forward: whether values are to be computed by the compiled kernel.
         sums: whether many gradients will be summed up, so that those of half types are not to be rounded before.
     """
     if not STATUS.loaded:
@@ -135,7 +136,7 @@ def fused_pair(name: str, otherwise: Kernels, *, sums: bool = False) -> Kernels:
             return compiled_backward(grad_output, first, second, *_numbers(parameters))
         return otherwise.backward(grad_output, first, second, *parameters)
 
-    return Kernels(fused_forward, fused_backward)
+    return Kernels(fused_forward if forward else otherwise.forward, fused_backward)
 
 
 def fused_packed(name: str, otherwise: Kernels) -> Kernels:
