@@ -223,26 +223,31 @@ struct Lines {
   int64_t start, count, length, apart;
 };
 
-// A loop over tiles of tensors, of half types over copies in float32.
+// A loop over tiles of tensors, of half types over copies in float32 unless it takes rows of them as they are.
 class TileLoop {
  public:
-  TileLoop(const Operands& operands, Type type, const Direction& direction)
-      : operands_(operands),
-        half_(half_of(type)),
-        size_(size_of(type)),
-        loop_(operands.inputs == 1 ? direction.forward : direction.backward) {}
-
-  // Room for copies of tiles with so many entries, for one thread.
-  std::vector<float> room(int64_t entries) const {
-    return std::vector<float>(half_ ? (operands_.inputs + operands_.outputs) * entries : 0);
+  TileLoop(const Operands& operands, Type type, const Loops& loops, bool by_rows)
+      : operands_(operands), size_(size_of(type)) {
+    const bool direct = size_ > 2 || (by_rows && loops[std::size_t(type)].forward != nullptr);
+    half_ = direct ? nullptr : half_of(type);
+    const Direction& direction = loops[direct ? std::size_t(type) : 0];
+    loop_ = operands.inputs == 1 ? direction.forward : direction.backward;
   }
 
-  void operator()(const Tile& tile, int64_t rows, const Lines& lines, std::vector<float>& room) const {
+  bool copies() const { return half_ != nullptr; }
+
+  // Room for what is computed of tiles with so many entries, for one thread.
+  std::vector<float> room(int64_t entries) const {
+    return std::vector<float>(copies() ? (operands_.inputs + operands_.outputs) * entries : size_ == 2 ? entries : 0);
+  }
+
+  void operator()(Tile tile, int64_t rows, const Lines& lines, std::vector<float>& room) const {
+    tile.room = room.data();
     const void* inputs[2];
     void* outputs[1] = {static_cast<char*>(operands_.output[0]) + lines.start * size_};
     for (int k = 0; k < operands_.inputs; ++k)
       inputs[k] = static_cast<const char*>(operands_.input[k]) + lines.start * size_;
-    if (half_ == nullptr) return loop_(inputs, outputs, rows, &tile);
+    if (!copies()) return loop_(inputs, outputs, rows, &tile);
     float* copy = room.data();
     for (int k = 0; k < operands_.inputs; ++k) {
       const void* lies = std::exchange(inputs[k], copy);
@@ -265,8 +270,8 @@ class TileLoop {
   static void convert(Loop loop, const void* from, void* to, int64_t length) { loop(&from, &to, length, nullptr); }
 
   const Operands& operands_;
+  const int64_t size_;
   const Half* half_;
-  int64_t size_;
   Loop loop_;
 };
 
@@ -274,8 +279,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
              int64_t inner) {
   if (outer * size * inner == 0) return;
   const Type type = type_of(scalar_type);
-  const TileLoop loop(operands, type, kernels().softmax[int(kind)][type == Type::float64 ? 1 : 0]);
-  const bool half = half_of(type) != nullptr;
+  const TileLoop loop(operands, type, kernels().softmax[int(kind)], inner == 1);
   // Wide strips are read faster, but of few columns more are made, for several threads.
   const int64_t most = outer * inner < 16 * Tile::kWidth ? Tile::kWidth / 4 : Tile::kWidth;
   const int64_t strips = (inner + most - 1) / most, count = outer * strips, entries = size * std::min(inner, most);
@@ -284,7 +288,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
     std::vector<float> room = loop.room(size * at_once);
     for (int64_t i = begin; i < end; i += at_once) {
       const int64_t some = std::min(at_once, end - i);
-      loop(Tile{size, 1, 1}, some, Lines{i * size, 1, some * size, 0}, room);
+      loop(Tile{size, 1, 1, nullptr}, some, Lines{i * size, 1, some * size, 0}, room);
     }
   };
   auto tiles = [&](int64_t begin, int64_t end) {
@@ -293,7 +297,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
       const int64_t column = i % strips * most, width = std::min(most, inner - column);
       const int64_t start = i / strips * size * inner + column;
       const Lines lines = strips == 1 ? Lines{start, 1, size * inner, 0} : Lines{start, size, width, inner};
-      loop(Tile{size, half ? width : inner, int(width)}, 1, lines, room);
+      loop(Tile{size, loop.copies() ? width : inner, int(width), nullptr}, 1, lines, room);
     }
   };
   auto share = [&](const auto& work) {

@@ -11,10 +11,15 @@ namespace torchact::TORCHACT_CAPABILITY {
 
 using cpu::Tile;
 
-template <class T, Normalised kind>
-struct Softmax : formulas::Softmax<T, kind> {
+template <class Type, Normalised kind>
+struct Softmax : formulas::Softmax<typename Number<Type>::Computed, kind> {
+  using N = Number<Type>;
+  using S = typename N::Stored;
+  using T = typename N::Computed;
   using Formula = formulas::Softmax<T, kind>;
   using Formula::gradient, Formula::signed_input, Formula::term;
+
+  static constexpr bool is_stored_as_computed = std::is_same_v<S, T>;
 
   static constexpr int kLanes = 32;        // independent maxima and sums of a row: GCC takes no fewer for vectors
   static constexpr int kFewer = 8;         // of them for what is left of a row
@@ -60,11 +65,11 @@ struct Softmax : formulas::Softmax<T, kind> {
   }
 
   // NaN is left to the sum, which it makes NaN.
-  static T largest(const T* x, int64_t size) {
+  static T largest(const S* x, int64_t size) {
     T lanes[kLanes];
     for (int j = 0; j < kLanes; ++j) lanes[j] = T(-math::kInfinity);
     auto larger = [](T a, T b) { return a > b ? a : b; };
-    for_lanes(0, size, [&](int64_t i, int j) { lanes[j] = larger(signed_input(x[i]), lanes[j]); });
+    for_lanes(0, size, [&](int64_t i, int j) { lanes[j] = larger(signed_input(N::load(x[i])), lanes[j]); });
     return fold(lanes, larger);
   }
 
@@ -72,45 +77,46 @@ struct Softmax : formulas::Softmax<T, kind> {
   static TORCHACT_INLINE T unknown_least() { return math::unknown(math::kLeast<T, math::Reach::own>); }
 
   // Each step is taken for some rows before the next one: what a row's maximum or sum is known by is long after its
-  // entries were read, and short rows would wait for it one by one.
-  static void some_rows(const T* x, T* y, int64_t size, int count) {
+  // entries were read, and short rows would wait for it one by one. There is room for as many exponentials, which may be
+  // that of the results.
+  static void some_rows(const S* x, S* y, T* powers, int64_t size, int count) {
     T most[kRows], least = unknown_least();
     for (int r = 0; r < count; ++r) most[r] = largest(x + r * size, size);
     if constexpr (kind == Normalised::log_softmax) {
       double total[kRows];
       for (int r = 0; r < count; ++r)
         total[r] = sum(size, [=, row = x + r * size, most = most[r]](int64_t i) {
-          return math::exp_nonpositive(row[i] - most, least);
+          return math::exp_nonpositive(N::load(row[i]) - most, least);
         });
       T log_total[kRows];
       for (int r = 0; r < count; ++r) log_total[r] = T(math::log_from_one(total[r]));
-      for_rows(x, y, size, count, [&](T v, int r) { return (v - most[r]) - log_total[r]; });
+      for_rows(size, count, [&](int64_t i, int r) { y[i] = N::store((N::load(x[i]) - most[r]) - log_total[r]); });
     } else {
-      for_rows(x, y, size, count, [&](T v, int r) { return math::exp_nonpositive(signed_input(v) - most[r], least); });
+      for_rows(size, count, [&](int64_t i, int r) {
+        powers[i] = math::exp_nonpositive(signed_input(N::load(x[i])) - most[r], least);
+      });
       math::Divisor<T> total[kRows];
       for (int r = 0; r < count; ++r)
-        total[r] = math::Divisor<T>(T(sum(size, [row = y + r * size](int64_t i) { return row[i]; })));
-      for_rows(y, y, size, count, [&](T v, int r) { return total[r].under(v); });
+        total[r] = math::Divisor<T>(T(sum(size, [row = powers + r * size](int64_t i) { return row[i]; })));
+      for_rows(size, count, [&](int64_t i, int r) { y[i] = N::store(total[r].under(powers[i])); });
     }
   }
 
-  static void some_rows_backward(const T* g, const T* y, T* grad_input, int64_t size, int count) {
+  static void some_rows_backward(const S* g, const S* y, S* grad_input, int64_t size, int count) {
     T total[kRows], least = unknown_least(), most = math::unknown(T(0));
     for (int r = 0; r < count; ++r)
-      total[r] = T(sum(size, [g = g + r * size, y = y + r * size](int64_t i) { return term(g[i], y[i]); }));
-    for (int r = 0; r < count; ++r) {
-      const int64_t start = r * size;
-      for_each(start, start + size, [=, total = total[r]](int64_t i) {
-        grad_input[i] = gradient(g[i], y[i], total, least, most);
-      });
-    }
+      total[r] = T(sum(size, [g = g + r * size, y = y + r * size](int64_t i) {
+        return term(N::load(g[i]), N::load(y[i]));
+      }));
+    for_rows(size, count, [&](int64_t i, int r) {
+      grad_input[i] = N::store(gradient(N::load(g[i]), N::load(y[i]), total[r], least, most));
+    });
   }
 
-  // Makes each entry of some rows from that of others, and from the number of its row.
+  // Applies `one` to the entries of some rows, with the number of each row.
   template <class One>
-  static TORCHACT_INLINE void for_rows(const T* x, T* y, int64_t size, int count, One one) {
-    for (int r = 0; r < count; ++r)
-      for_each(r * size, (r + 1) * size, [=](int64_t i) { y[i] = one(x[i], r); });
+  static TORCHACT_INLINE void for_rows(int64_t size, int count, One one) {
+    for (int r = 0; r < count; ++r) for_each(r * size, (r + 1) * size, [=](int64_t i) { one(i, r); });
   }
 
   // Asks memory for a row of a tile that is needed soon, unless its rows lie side by side.
@@ -183,19 +189,26 @@ struct Softmax : formulas::Softmax<T, kind> {
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {
     const Tile& t = *static_cast<const Tile*>(tile);
-    const T* x = input<T>(inputs, 0);
-    T* y = output<T>(outputs, 0);
-    if (t.stride != 1) return strip(t, x, y);
-    for (int64_t i = 0; i < rows; i += kRows)
-      some_rows(x + i * t.size, y + i * t.size, t.size, int(std::min(kRows, rows - i)));
+    const S* x = input<S>(inputs, 0);
+    S* y = output<S>(outputs, 0);
+    T* powers = static_cast<T*>(t.room);
+    if constexpr (is_stored_as_computed) {
+      if (t.stride != 1) return strip(t, x, y);
+      powers = y;
+    }
+    for (int64_t i = 0; i < rows; i += kRows) {
+      const int64_t start = i * t.size;
+      some_rows(x + start, y + start, powers + start, t.size, int(std::min(kRows, rows - i)));
+    }
   }
 
   static void backward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {
     const Tile& t = *static_cast<const Tile*>(tile);
-    const T* g = input<T>(inputs, 0);
-    const T* y = input<T>(inputs, 1);
-    T* grad_input = output<T>(outputs, 0);
-    if (t.stride != 1) return strip_backward(t, g, y, grad_input);
+    const S* g = input<S>(inputs, 0);
+    const S* y = input<S>(inputs, 1);
+    S* grad_input = output<S>(outputs, 0);
+    if constexpr (is_stored_as_computed)
+      if (t.stride != 1) return strip_backward(t, g, y, grad_input);
     for (int64_t i = 0; i < rows; i += kRows)
       some_rows_backward(g + i * t.size, y + i * t.size, grad_input + i * t.size, t.size, int(std::min(kRows, rows - i)));
   }
@@ -203,7 +216,7 @@ struct Softmax : formulas::Softmax<T, kind> {
 
 template <Normalised kind>
 constexpr Loops softmax_loops() {
-  return {direction<Softmax<float, kind>>(), direction<Softmax<double, kind>>()};
+  return {direction<Softmax<float, kind>>(), direction<Softmax<double, kind>>(), direction<Softmax<BFloat16, kind>>()};
 }
 
 }  // namespace torchact::TORCHACT_CAPABILITY
