@@ -51,15 +51,25 @@ TORCHACT_INLINE void for_each(int64_t count, One one) {
   for_each(0, count, one);
 }
 
-// The same, and asks memory for the inputs two blocks before they are read. One number of a long formula is computed
-// after the other, and a processor looks no further ahead than a few of them: it would wait for memory in between.
+constexpr int64_t kBlockBytes = 1024;
+
+// Applies `some` to blocks of numbers, by where they start and how many they are, and asks memory for inputs two blocks
+// before they are read. One number of a long formula is computed after the other, and a processor looks no further ahead
+// than a few of them: it would wait for memory in between.
+template <class Some, class... S>
+TORCHACT_INLINE void for_each_block(int64_t count, Some some, const S*... inputs) {
+  constexpr int64_t kBlock = kBlockBytes / std::max({sizeof(S)...});
+  for (int64_t start = 0; start < count; start += kBlock) {
+    (cpu::prefetch(inputs + start + 2 * kBlock, kBlockBytes), ...);
+    some(start, start + kBlock < count ? kBlock : count - start);
+  }
+}
+
+// Applies `one` to the numbers from 0 to `count` in such blocks.
 template <class One, class... S>
 TORCHACT_INLINE void for_each_ahead(int64_t count, One one, const S*... inputs) {
-  constexpr int64_t kBytes = 1024, kBlock = kBytes / std::max({sizeof(S)...});
-  for (int64_t start = 0; start < count; start += kBlock) {
-    (cpu::prefetch(inputs + start + 2 * kBlock, kBytes), ...);
-    for_each(start, start + kBlock < count ? start + kBlock : count, one);
-  }
+  const auto some = [=](int64_t start, int64_t count) TORCHACT_INLINED { for_each(start, start + count, one); };
+  for_each_block(count, some, inputs...);
 }
 
 // Where numbers lie that are computed together: one, or the two of a word.
@@ -267,7 +277,11 @@ struct OfHalf {
   }
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t count, const void* values) {
-    look_up(input<uint16_t>(inputs, 0), static_cast<const uint16_t*>(values), output<uint16_t>(outputs, 0), count);
+    const uint16_t* x = input<uint16_t>(inputs, 0);
+    uint16_t* y = output<uint16_t>(outputs, 0);
+    for_each_block(
+        count, [=](int64_t start, int64_t some) { look_up(x + start, static_cast<const uint16_t*>(values), y + start, some); },
+        x);
   }
 
   static void backward(const void* const* inputs, void* const* outputs, int64_t count, const void* derivatives) {
@@ -275,16 +289,16 @@ struct OfHalf {
     const uint16_t* grad_output = input<uint16_t>(inputs, 0);
     const uint16_t* x = input<uint16_t>(inputs, 1);
     uint16_t* grad_input = output<uint16_t>(outputs, 0);
-    for (int64_t start = 0; start < count; start += kBlock) {
-      const int64_t some = start + kBlock < count ? kBlock : count - start;
+    const auto multiply_some = [=](int64_t start, int64_t some) {
       if (Type::kInWords && some % 2 == 0)
         multiply_words(grad_output + start, x + start, table, grad_input + start, some / 2);
       else
         multiply(grad_output + start, x + start, table, grad_input + start, some);
-    }
+    };
+    for_each_block(count, multiply_some, grad_output, x);
   }
 
-  static constexpr int64_t kBlock = 256;
+  static constexpr int64_t kBlock = kBlockBytes / sizeof(uint16_t);
 
   static void multiply(const uint16_t* g, const uint16_t* x, const float* table, uint16_t* y, int64_t count) {
     alignas(64) float factors[kBlock];
