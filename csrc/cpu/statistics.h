@@ -14,45 +14,53 @@ using cpu::Moments;
 using cpu::StatisticsContext;
 using cpu::UnitsContext;
 
-// Counts numbers by the upper bits of their exponents.
+// Counts numbers by the upper bits of their exponents, at most kMost of them at once. Bins are bytes, of which a vector
+// has many; a count in each of its lanes is one, too.
 struct ExponentBins {
-  static constexpr int kShift = 23 + 2, kAtOnce = 4, kLoops = 3;
+  static constexpr int kShift = 23 + 2, kAtOnce = 7, kLanes = 64;
+  static constexpr int64_t kMost = 1 << 12;
+  static_assert(kMost / kLanes <= std::numeric_limits<uint8_t>::max());
 
   static int32_t bits_of(float x) { return __builtin_bit_cast(int32_t, x) & 0x7fffffff; }
 
-  // Nearly always all but zeros lie within a few bins of the largest: from there down, four bins at a time, it is
-  // counted how many numbers reach each bin. What is left after some of those loops is counted one by one.
+  // Nearly always all but zeros lie within a few bins of the largest: from there down, some bins at a time, it is counted
+  // how many numbers reach each bin.
   static void add(const float* x, int64_t count, int32_t largest, int64_t* bins) {
+    alignas(64) uint8_t bin_of[kMost];
+    for (int64_t i = 0; i < count; ++i) bin_of[i] = uint8_t(bits_of(x[i]) >> kShift);
+    const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
+    for (int64_t i = count; i < end; ++i) bin_of[i] = 0;
     int top = largest >> kShift;
-    int64_t reached = 0, lowest = top > 0 ? 0 : count;
-    for (int loop = 0; loop < kLoops && top > 0 && reached + lowest < count; ++loop, top -= kAtOnce)
-      add_four(x, count, top, reached, lowest, bins);
-    if (reached + lowest < count) return add_below(x, count, top, bins);
-    bins[0] += lowest;
+    int64_t reached = 0, lowest = end;
+    do {
+      add_some(bin_of, end, top, reached, lowest, bins);
+      top -= kAtOnce;
+    } while (reached + lowest < end);
+    bins[0] += lowest - (end - count);
   }
 
  private:
   // Adds those in bins from `top` down, without bin 0, and counts how many reach the last of them and how many are in 0.
-  static void add_four(const float* x, int64_t count, int top, int64_t& reached, int64_t& lowest, int64_t* bins) {
-    int32_t edges[kAtOnce], reaching[kAtOnce] = {}, in_lowest = 0;
-    for (int k = 0; k < kAtOnce; ++k) edges[k] = top > k ? (top - k) << kShift : std::numeric_limits<int32_t>::max();
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t bits = bits_of(x[i]);
-      in_lowest += bits < 1 << kShift;
-      for (int k = 0; k < kAtOnce; ++k) reaching[k] += bits >= edges[k];
+  static void add_some(const uint8_t* bin_of, int64_t end, int top, int64_t& reached, int64_t& lowest, int64_t* bins) {
+    uint8_t edges[kAtOnce], reaching[kAtOnce][kLanes] = {}, in_lowest[kLanes] = {};
+    for (int k = 0; k < kAtOnce; ++k) edges[k] = top > k ? top - k : std::numeric_limits<uint8_t>::max();
+    for (int64_t i = 0; i < end; i += kLanes) {
+      for (int k = 0; k < kAtOnce; ++k)
+        for (int j = 0; j < kLanes; ++j) reaching[k][j] += bin_of[i + j] >= edges[k];
+      for (int j = 0; j < kLanes; ++j) in_lowest[j] += bin_of[i + j] == 0;
     }
-    lowest = in_lowest;
+    lowest = sum(in_lowest);
     for (int k = 0; k < kAtOnce && top > k; ++k) {
-      bins[top - k] += reaching[k] - reached;
-      reached = reaching[k];
+      const int64_t reaching_bin = sum(reaching[k]);
+      bins[top - k] += reaching_bin - reached;
+      reached = reaching_bin;
     }
   }
 
-  static void add_below(const float* x, int64_t count, int top, int64_t* bins) {
-    for (int64_t i = 0; i < count; ++i) {
-      const int bin = bits_of(x[i]) >> kShift;
-      if (bin <= top) ++bins[bin];
-    }
+  static int64_t sum(const uint8_t* counts) {
+    int total = 0;
+    for (int j = 0; j < kLanes; ++j) total += counts[j];
+    return total;
   }
 };
 
@@ -60,7 +68,7 @@ template <class T>
 struct Statistics {
   using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // signed, because those are quicker to compare
   static constexpr int kLanes = 32;           // independent sums, so that they can be vectors
-  static constexpr int64_t kChunk = 1 << 12;  // numbers that the nearest cache holds from one loop to the next
+  static constexpr int64_t kChunk = ExponentBins::kMost;  // that the nearest cache holds from one loop to the next
   static constexpr int kMantissa = std::numeric_limits<T>::digits - 1;
   static constexpr Bits kSign = std::numeric_limits<Bits>::min();
 
