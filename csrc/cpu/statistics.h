@@ -75,15 +75,18 @@ struct Statistics {
   // The bits of a number's magnitude, which are ordered as magnitudes are; those of NaN are the largest.
   static Bits bits_of(T x) { return __builtin_bit_cast(Bits, x) & ~kSign; }
 
-  // Sums are in float64: the squares of float32 numbers neither overflow nor underflow there.
+  // Sums are in float64: the squares of float32 numbers neither overflow nor underflow there. They are the first to read
+  // the numbers.
   static void add_sums(const T* x, int64_t count, Moments& m) {
     double total[kLanes] = {}, squares[kLanes] = {};
     int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
+    for (; i + kLanes <= count; i += kLanes) {
+      cpu::prefetch(x + i + 2 * kBlockBytes / sizeof(T), kLanes * sizeof(T));
       for (int j = 0; j < kLanes; ++j) {
         total[j] += x[i + j];
         squares[j] += double(x[i + j]) * x[i + j];
       }
+    }
     for (; i < count; ++i) {
       total[0] += x[i];
       squares[0] += double(x[i]) * x[i];
