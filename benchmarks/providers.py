@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -98,7 +99,9 @@ def _both(*arounds: Around) -> Around:
     return around
 
 
-_WARMING = 5  # calls: after kernels have been registered the first few take longer
+# After kernels have been registered the first calls take longer: small pieces have been cut out of the memory that the
+# results had before, and they have new pages.
+_WARMING_CALLS, _WARMING_SECONDS = 20, 0.03
 
 
 def runner(provider: Provider, function: Function, operands: Operands, grad_output: Tensor, mode: Mode) -> Runner:
@@ -111,8 +114,11 @@ def runner(provider: Provider, function: Function, operands: Operands, grad_outp
 
         @contextmanager
         def warmed() -> Iterator[None]:
-            for _ in range(_WARMING):
+            end = perf_counter() + _WARMING_SECONDS
+            for _ in range(_WARMING_CALLS):
                 call()
+                if perf_counter() > end:
+                    break
             yield
 
         return Runner(call, _both(*arounds, provider.around, warmed), wait)
