@@ -264,6 +264,19 @@ struct Softplus : Smooth {
   }
 };
 
+/// log(1 + exp(x)), and x where x > threshold; σ(x), and 1 there: what Softplus is with β = 1
+template <class T>
+struct PlainSoftplus : Smooth {
+  T threshold, zero = unknown(T(0));
+  SigmoidBounds<T> bounds;
+  TORCHACT_INLINE explicit PlainSoftplus(const double* p) : threshold(T(p[1])) {}
+  TORCHACT_INLINE T value(T x) const {
+    const T rest = log1p_unit(exp_of_minus_magnitude(x));
+    return x > threshold ? x : at_least(x, zero) + rest;
+  }
+  TORCHACT_INLINE T derivative(T x) const { return x > threshold ? T(1) : bounds.sigmoid_of_minus(-x); }
+};
+
 // ---- gated by themselves: x G(x), where G opens from 0 to 1
 //
 // All but Mish have a gate with G(-x) = 1 - G(x). Most are logistic, and their value is x / (1 + odds), where the odds
@@ -920,6 +933,13 @@ struct Bilinear : Smooth {
 template <template <class> class Formula>
 struct Special {
   static constexpr bool exists = false;
+};
+template <>
+struct Special<Softplus> {
+  static constexpr bool exists = true;
+  template <class T>
+  using Formula = PlainSoftplus<T>;
+  static bool applies(const double* p) { return p[0] == 1; }
 };
 template <>
 struct Special<SwiGLU> {

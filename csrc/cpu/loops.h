@@ -182,11 +182,6 @@ class OfTwo {
  public:
   [[gnu::flatten]] static void forward(const void* const* inputs, void* const* outputs, int64_t count,
                                        const void* parameters) {
-    if constexpr (formulas::Special<Formula>::exists) {
-      using Special = formulas::Special<Formula>;
-      if (Special::applies(static_cast<const double*>(parameters)))
-        return OfTwo<Special::template Formula, T>::forward(inputs, outputs, count, parameters);
-    }
     const F formula(static_cast<const double*>(parameters));
     const S* first = input<S>(inputs, 0);
     const S* second = input<S>(inputs, 1);
@@ -207,11 +202,6 @@ class OfTwo {
 
   [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
                                         const void* parameters) {
-    if constexpr (formulas::Special<Formula>::exists) {
-      using Special = formulas::Special<Formula>;
-      if (Special::applies(static_cast<const double*>(parameters)))
-        return OfTwo<Special::template Formula, T>::backward(inputs, outputs, count, parameters);
-    }
     const F formula(static_cast<const double*>(parameters));
     const S* grad_output = input<S>(inputs, 0);
     const S* first = input<S>(inputs, 1);
@@ -342,16 +332,42 @@ constexpr cpu::Direction direction() {
   return {&Over::forward, &Over::backward};
 }
 
+// Chooses the shorter formula that stands for another where it applies to the parameters.
+template <template <template <class> class, class> class Over, template <class> class Formula, class T>
+struct Chosen {
+  using Special = formulas::Special<Formula>;
+  using General = Over<Formula, T>;
+  using Short = Over<Special::template Formula, T>;
+
+  static void forward(const void* const* inputs, void* const* outputs, int64_t count, const void* parameters) {
+    const bool applies = Special::applies(static_cast<const double*>(parameters));
+    (applies ? &Short::forward : &General::forward)(inputs, outputs, count, parameters);
+  }
+
+  static void backward(const void* const* inputs, void* const* outputs, int64_t count, const void* parameters) {
+    const bool applies = Special::applies(static_cast<const double*>(parameters));
+    (applies ? &Short::backward : &General::backward)(inputs, outputs, count, parameters);
+  }
+};
+
+template <template <template <class> class, class> class Over, template <class> class Formula, class T>
+constexpr cpu::Direction direction() {
+  if constexpr (formulas::Special<Formula>::exists)
+    return direction<Chosen<Over, Formula, T>>();
+  else
+    return direction<Over<Formula, T>>();
+}
+
 // Numbers of 16 bits are widened first: mostly they are looked up instead.
 template <template <class> class Formula>
 constexpr Loops loops_of_one() {
-  return {direction<OfOne<Formula, float>>(), direction<OfOne<Formula, double>>()};
+  return {direction<OfOne, Formula, float>(), direction<OfOne, Formula, double>()};
 }
 
 template <template <class> class Formula>
 constexpr Loops loops_of_two() {
-  return {direction<OfTwo<Formula, float>>(), direction<OfTwo<Formula, double>>(),
-          direction<OfTwo<Formula, BFloat16>>(), direction<OfTwo<Formula, Float16>>()};
+  return {direction<OfTwo, Formula, float>(), direction<OfTwo, Formula, double>(), direction<OfTwo, Formula, BFloat16>(),
+          direction<OfTwo, Formula, Float16>()};
 }
 
 }  // namespace torchact::TORCHACT_CAPABILITY
