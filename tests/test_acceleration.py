@@ -133,11 +133,6 @@ def test_without_kernels_it_raises_and_says_why(monkeypatch):
 # ---- values and gradients
 
 
-def has_fast_tanh(name, dtype):
-    """Whether this is a tanh that ``torchact.functional`` leaves to torch, where acceleration computes few numbers."""
-    return name == "tanh" and dtype == torch.float32 and kernels.extension.TORCH_HAS_FAST_TANH
-
-
 def test_many_float32_numbers_have_the_faster_tanh():
     few, many = (torch.linspace(-9, 9, count) for count in (16383, 16384))
     expected = functional.tanh(many)
@@ -159,10 +154,7 @@ def test_values_are_those_of_our_functions_bit_for_bit_and_gradients_too(name, d
         assert_within_ulp(y, expected.double(), ulp=1)
         assert_close_with_same_nan(grad_input, expected_grad)
     elif name in ("tanh", "sigmoid", "logsigmoid"):  # whose backward pass stays torch's
-        if has_fast_tanh(name, dtype):
-            assert_close_with_same_nan(y, expected)
-        else:
-            assert_same(y, expected)
+        assert_same(y, expected)
         assert_close_with_same_nan(grad_input, expected_grad)
     else:
         assert_same(y, expected)

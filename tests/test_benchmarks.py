@@ -311,6 +311,18 @@ def test_an_accelerated_function_is_torchs_own_and_only_of_those_that_are_replac
     assert entered == ["in", "out"] * 4  # a turn each, and once to build the graph
 
 
+def test_a_turn_of_an_accelerated_function_begins_with_calls_that_are_not_timed(monkeypatch):
+    monkeypatch.setattr("torchact.accelerated", contextlib.nullcontext, raising=False)
+    calls = []
+    for name in ("eager", "accelerated"):
+        counted = []
+        runner = providers.runner(providers.PROVIDERS[name], counted.append, (torch.ones(1),), torch.ones(1), "forward")
+        runner.microseconds(3)
+        calls.append(len(counted))
+    assert calls[0] == 3
+    assert calls[1] > 3
+
+
 def test_a_provider_that_is_not_there_is_left_out_in_one_line(monkeypatch):
     monkeypatch.delattr("torchact.accelerated", raising=False)
     (line,) = providers.missing(providers.NAMES).values()

@@ -118,6 +118,19 @@ def test_the_step_s_derivative_is_exactly_zero_whatever_it_multiplies(value):
     assert_same(grad_input, torch.zeros(3))
 
 
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("threshold", [-1.0, 0.5, 20.0, float("inf")])
+def test_the_shorter_formula_of_softplus_has_any_threshold(threshold, dtype):
+    x = torch.linspace(-100, 100, 4001, dtype=dtype)
+    wide = x.double()
+    value = torch.where(wide > threshold, wide, torch.logaddexp(wide, torch.zeros_like(wide)))
+    derivative = torch.where(wide > threshold, 1.0, wide.sigmoid())
+    assert_within_ulp(torch.ops.torchact.softplus(x, 1.0, threshold), value, ulp=2)
+    gradient = torch.ops.torchact.softplus_backward(torch.ones_like(x), x, 1.0, threshold)
+    assert_within_ulp(gradient, derivative, ulp=4)
+
+
 # ---- tables of half types
 
 half_types = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -59,7 +59,7 @@ struct Tile {
   static constexpr int kWidth = 256;  // the most
   int64_t size, stride;
   int width;
-  void* room;  // for a float32 number an entry of rows of bfloat16
+  void* room = nullptr;  // for a float32 number an entry of rows of bfloat16
 };
 
 constexpr int64_t kAhead = 4;  // how many short lines before it is needed memory is asked for one

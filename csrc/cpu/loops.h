@@ -51,16 +51,16 @@ TORCHACT_INLINE void for_each(int64_t count, One one) {
   for_each(0, count, one);
 }
 
-constexpr int64_t kBlockBytes = 1024;
+constexpr int64_t kBlockBytes = 1024, kAheadBytes = 2 * kBlockBytes;
 
-// Applies `some` to blocks of numbers, by where they start and how many they are, and asks memory for inputs two blocks
+// Applies `some` to blocks of numbers, by where they start and how many they are, and asks memory for inputs some blocks
 // before they are read. One number of a long formula is computed after the other, and a processor looks no further ahead
 // than a few of them: it would wait for memory in between.
 template <class Some, class... S>
 TORCHACT_INLINE void for_each_block(int64_t count, Some some, const S*... inputs) {
   constexpr int64_t kBlock = kBlockBytes / std::max({sizeof(S)...});
   for (int64_t start = 0; start < count; start += kBlock) {
-    (cpu::prefetch(inputs + start + 2 * kBlock, kBlockBytes), ...);
+    (cpu::prefetch(inputs + start + kAheadBytes / sizeof(S), kBlock * sizeof(S)), ...);
     some(start, start + kBlock < count ? kBlock : count - start);
   }
 }

@@ -288,7 +288,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
     std::vector<float> room = loop.room(size * at_once);
     for (int64_t i = begin; i < end; i += at_once) {
       const int64_t some = std::min(at_once, end - i);
-      loop(Tile{size, 1, 1, nullptr}, some, Lines{i * size, 1, some * size, 0}, room);
+      loop(Tile{size, 1, 1}, some, Lines{i * size, 1, some * size, 0}, room);
     }
   };
   auto tiles = [&](int64_t begin, int64_t end) {
@@ -297,7 +297,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
       const int64_t column = i % strips * most, width = std::min(most, inner - column);
       const int64_t start = i / strips * size * inner + column;
       const Lines lines = strips == 1 ? Lines{start, 1, size * inner, 0} : Lines{start, size, width, inner};
-      loop(Tile{size, loop.copies() ? width : inner, int(width), nullptr}, 1, lines, room);
+      loop(Tile{size, loop.copies() ? width : inner, int(width)}, 1, lines, room);
     }
   };
   auto share = [&](const auto& work) {

@@ -81,7 +81,7 @@ struct Statistics {
     double total[kLanes] = {}, squares[kLanes] = {};
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
-      cpu::prefetch(x + i + 2 * kBlockBytes / sizeof(T), kLanes * sizeof(T));
+      cpu::prefetch(x + i + kAheadBytes / sizeof(T), kLanes * sizeof(T));
       for (int j = 0; j < kLanes; ++j) {
         total[j] += x[i + j];
         squares[j] += double(x[i + j]) * x[i + j];
