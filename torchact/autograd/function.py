@@ -73,7 +73,15 @@ def _as_one_operator(
 
 def _any_requires_grad(parameters: tuple[Any, ...]) -> bool:
     """Whether a parameter that the Function takes for a number is to learn: the formula then gives its gradient."""
-    return any(isinstance(parameter, Tensor) and parameter.requires_grad for parameter in parameters)
+    for parameter in parameters:  # `any` takes three times as long, which shows in calls on few numbers
+        if type(parameter) is not float and isinstance(parameter, Tensor) and parameter.requires_grad:
+            return True
+    return False
+
+
+def _is_differentiated(x: Tensor) -> bool:
+    """Whether hand-derived derivatives are for tensors like this one."""
+    return x.layout is _STRIDED and not x.dtype.is_complex and not x.is_nested
 
 
 def _by_position(activation: catalogue.Activation) -> Callable[..., Tensor] | None:
@@ -102,6 +110,8 @@ class _DirectBackward(FunctionMeta):
         super().__init__(name, bases, attributes)
         cls._backward_cls.apply = cls.backward  # type: ignore[attr-defined]
         cls._backward_cls.parameters = ()  # type: ignore[attr-defined]
+        # The public `apply` looks for functorch transforms once more, which `call` has done, and costs 1 µs.
+        cls.node = super(torch.autograd.Function, cls).apply  # type: ignore[misc]
 
 
 class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
@@ -164,22 +174,19 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
             or _is_tracing()
         ):
             return cls.formula(input, *parameters)
-        if parameters and _grad_is_enabled() and _any_requires_grad(parameters):
+        if parameters and _any_requires_grad(parameters) and _grad_is_enabled():
             return cls.formula(input, *parameters)
-        if not input.requires_grad or not _grad_is_enabled():
-            return cls.forward_kernel(input, *parameters) if parameters else cls.forward_kernel(input)
-        if input.layout is not _STRIDED or input.is_complex() or input.is_nested:
+        if not (input.requires_grad and _grad_is_enabled()):
+            return cls.forward_kernel(input, *parameters)
+        if not _is_differentiated(input):
             return cls.formula(input, *parameters)
-        # The public `apply` looks for functorch transforms once more and costs 1 µs; there are none here.
-        return super(torch.autograd.Function, cls).apply(input, *parameters)  # type: ignore[misc]
+        return cls.node(input, *parameters)
 
     @classmethod
     def forward(cls, ctx: FunctionCtx, input: Tensor, *parameters: Any) -> Tensor:
+        output = cls.forward_kernel(input, *parameters)
         if parameters:
-            output = cls.forward_kernel(input, *parameters)
             ctx.parameters = parameters  # type: ignore[attr-defined]
-        else:
-            output = cls.forward_kernel(input)
         ctx.save_for_backward(output if cls.saves_output else input)
         return output
 
@@ -264,35 +271,36 @@ class PairFunction(ActivationFunction):
             or _is_tracing()
         ):
             return cls.formula(first, second, *parameters)
-        if parameters and _grad_is_enabled() and _any_requires_grad(parameters):
+        if parameters and _any_requires_grad(parameters) and _grad_is_enabled():
             return cls.formula(first, second, *parameters)
-        if not (first.requires_grad or second.requires_grad) or not _grad_is_enabled():
+        if not ((first.requires_grad or second.requires_grad) and _grad_is_enabled()):
             return cls.forward_kernel(first, second, *parameters)
-        if any(x.layout is not _STRIDED or x.is_complex() or x.is_nested for x in (first, second)):
+        if not (_is_differentiated(first) and _is_differentiated(second)):
             return cls.formula(first, second, *parameters)
-        return super(torch.autograd.Function, cls).apply(first, second, *parameters)  # type: ignore[misc]
+        return cls.node(first, second, *parameters)
 
     @classmethod
     def forward(cls, ctx: FunctionCtx, first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
         ctx.save_for_backward(first, second)
-        ctx.parameters = parameters  # type: ignore[attr-defined]
+        if parameters:
+            ctx.parameters = parameters  # type: ignore[attr-defined]
         return cls.forward_kernel(first, second, *parameters)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         cls = ctx._forward_cls
-        operands = ctx.saved_tensors
+        first, second = ctx.saved_tensors
+        parameters = ctx.parameters
         if _others_differentiate(grad_output):
-            wide = [x.float() if x.dtype in _HALF_TYPES else x for x in (grad_output, *operands)]
-            gradients = cls.pullback(*wide, *ctx.parameters)
+            wide = [x.float() if x.dtype in _HALF_TYPES else x for x in (grad_output, first, second)]
+            by_first, by_second = cls.pullback(*wide, *parameters)
         else:
-            gradients = cls.backward_kernel(grad_output, *operands, *ctx.parameters)
+            by_first, by_second = cls.backward_kernel(grad_output, first, second, *parameters)
+        needs = ctx.needs_input_grad
         return (
-            *(
-                _gradient_of(operand, gradient) if needed else None
-                for gradient, operand, needed in zip(gradients, operands, ctx.needs_input_grad[:2], strict=True)
-            ),
-            *(None,) * len(ctx.parameters),
+            _gradient_of(first, by_first) if needs[0] else None,
+            _gradient_of(second, by_second) if needs[1] else None,
+            *(None,) * len(parameters),
         )
 
     @classmethod
@@ -305,12 +313,5 @@ class PairFunction(ActivationFunction):
 def _gradient_of(operand: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient in the operand's shape and dtype."""
     if gradient.shape != operand.shape:
-        gradient = _summed_to(gradient, operand.shape)
+        gradient = gradient.sum_to_size(operand.shape)
     return gradient if gradient.dtype is operand.dtype else gradient.to(operand.dtype)
-
-
-def _summed_to(gradient: Tensor, shape: torch.Size) -> Tensor:
-    """Sum over the dimensions along which an operand of this shape was broadcast."""
-    added = gradient.dim() - len(shape)
-    stretched = [added + i for i, size in enumerate(shape) if size == 1 and gradient.size(added + i) != 1]
-    return gradient.sum([*range(added), *stretched], keepdim=True).reshape(shape)

@@ -31,6 +31,8 @@ def per_channel(parameter: float | Tensor, x: Tensor) -> float | Tensor:
         if parameter.numel() > 1:
             raise TypeError("input: symbolic tracing does not know the dimensions that one entry a channel asks for")
         return parameter
+    if x.dim() > 0 and not torch.jit.is_tracing() and parameter.numel() == 1:  # type: ignore[attr-defined]
+        return parameter  # broadcasts as it is; a view would cost a node of the graph
     return parameter.reshape(-1, *(1,) * (x.dim() - 2)) if x.dim() > 1 else parameter.reshape(())
 
 

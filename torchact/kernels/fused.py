@@ -25,7 +25,10 @@ def _compiles_for(input: Tensor) -> bool:
 
 def _numbers(parameters: tuple[Any, ...]) -> tuple[float, ...]:
     """Return the parameters as operators take them: None is no limit, and a tensor without dimensions a number."""
-    return tuple(math.inf if parameter is None else float(parameter) for parameter in parameters)
+    for parameter in parameters:
+        if type(parameter) is not float:
+            return tuple(math.inf if parameter is None else float(parameter) for parameter in parameters)
+    return parameters  # as they nearly always are
 
 
 def fused(
@@ -70,9 +73,7 @@ def _forward(
         try:
             if input.is_cpu:
                 if input.dtype in computed:
-                    if not parameters:
-                        return compiled(input)
-                    return compiled(input, *_numbers(parameters))
+                    return compiled(input, *_numbers(parameters)) if parameters else compiled(input)
                 if input.dtype in HALF_TYPES:
                     return of_halves(input, *parameters)
             elif _compiles_for(input):
@@ -90,9 +91,8 @@ def _backward(
     def fused_backward(grad_output: Tensor, saved: Tensor, *parameters: Any) -> Tensor:
         if saved.is_cpu:
             if saved.dtype in _COMPUTED:
-                if parameters:
-                    return compiled(grad_output, saved, *_numbers(parameters))
-                return compiled(grad_output, saved)
+                numbers = _numbers(parameters) if parameters else parameters
+                return compiled(grad_output, saved, *numbers)
             if saved.dtype in HALF_TYPES:
                 return of_halves(grad_output, saved, *parameters)
         elif _compiles_for(saved):
