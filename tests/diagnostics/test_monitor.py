@@ -316,6 +316,23 @@ class TestSteps:
                 train_step(model, optimizer)
         assert [reading.step for reading in monitor.history] == [2, 3]
 
+    @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+    def test_what_a_kept_reading_adds_for_the_garbage_collector_does_not_depend_on_the_layers(self, optimizer_class):
+        def added(depth, steps=20):
+            model = mlp(depth=depth)
+            optimizer = optimizer_class(model.parameters(), lr=0.01)
+            with GradientMonitor(model, optimizer, every=1):
+                for _ in range(3):
+                    train_step(model, optimizer)
+                gc.collect()
+                before = len(gc.get_objects())
+                for _ in range(steps):
+                    train_step(model, optimizer)
+                gc.collect()
+                return (len(gc.get_objects()) - before) / steps
+
+        assert added(3) == pytest.approx(added(30), abs=1)
+
     def test_accumulated_micro_batches_merge_into_one_reading(self):
         model = mlp()
         optimizer = sgd(model)

@@ -23,7 +23,7 @@ class Layout:
     shared: tuple[bool, ...] | bool = False  #: whether a row is the same on all ranks, so that one stands for all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """Rows of float64 numbers."""
 

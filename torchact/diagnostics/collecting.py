@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torchact.diagnostics.probes import Probe, Switch, own_parameters
 from torchact.diagnostics.readings import LaterLayers, LayerReading, ParameterReading, Reading
 
 Gradients = Mapping[Tensor, Tensor | None]
+Made = TypeVar("Made")
 _ACTIVE = 1e-5  # a unit is active where its magnitude reaches this: TheDeepChecker's dead neuron, arXiv:2204.00694
 _UNITS = "units of "
 _LARGEST_OF_TOTALS = (probes.OUTPUT.stop - 1, probes.GRADIENT.stop - 1)
@@ -67,6 +68,7 @@ class Collector:
         self._dead: Mapping[str, float] = {}
         self._unclipped: Blocks = {}
         self._totals: Tensor | None = None
+        self._latest: dict[str, Any] = {}
         self._lay_out()
 
     def before_clipping(self) -> None:
@@ -196,8 +198,8 @@ class Collector:
         seen = [(0, -1) if row in awaited else (p.samples, p.calls) for row, p in enumerate(self.probes)]
         samples = torch.tensor(seen, dtype=torch.float64)
         blocks = {
-            "totals": Block(Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS), totals),
-            "samples": Block(Layout(self._names, 2), samples),
+            "totals": Block(self._layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS, shared=False), totals),
+            "samples": Block(self._layout(self._names, 2, shared=False), samples),
         }
         for probe in self._probes_with_units:
             if probe.units is not None and self._samples_in_window[probe.name] >= self._window:
@@ -217,15 +219,31 @@ class Collector:
 
     def _reduced(self, first: Mapping[Key, Tensor], *others: Mapping[Key, Tensor]) -> list[Block]:
         """Return the statistics of what this rank has to count of each tensor; mappings have the same keys."""
-        layout = self._layout(first, statistics.SIZE, (statistics.SIZE - 1,))
+        layout = self._layout_of_parameters(first, statistics.SIZE, (statistics.SIZE - 1,))
         tensors = [tensor for mapping in (first, *others) for tensor in mapping.values()]
         own = [_own(tensor.detach()) for tensor in tensors] if self._spread else tensors
         rows = statistics.reduce_each(own).view(1 + len(others), len(layout.keys), statistics.SIZE)
         return [Block(layout, part) for part in rows.unbind()]
 
-    def _layout(self, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()) -> Layout:
+    def _layout_of_parameters(self, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()) -> Layout:
         keys = tuple(keys)
-        return Layout(keys, width, largest, tuple(key not in self._spread for key in keys) if self._spread else True)
+        shared = tuple(key not in self._spread for key in keys) if self._spread else True
+        return self._layout(keys, width, largest, shared=shared)
+
+    def _layout(
+        self, keys: tuple[Key, ...], width: int, largest: tuple[int, ...] = (), *, shared: tuple[bool, ...] | bool
+    ) -> Layout:
+        return self._unless_equal(f"layout of width {width}", Layout(keys, width, largest, shared))
+
+    def _unless_equal(self, what: str, new: Made) -> Made:
+        """Return the latest one instead if it is equal: a reading that is kept then holds little of its own.
+
+        What many readings hold is much for the garbage collector to look through.
+        """
+        latest: Made = self._latest.setdefault(what, new)
+        if latest != new:
+            self._latest[what] = latest = new
+        return latest
 
     def _near_epsilon(self, keys: Collection[Key], optimizer: torch.optim.Optimizer) -> Blocks:
         """Return of each parameter how many entries it has, and how many of √v̂ are below a multiple of ε."""
@@ -241,7 +259,7 @@ class Collector:
                 limits.setdefault((self._epsilons * epsilon) ** 2 * correction, {})[key] = _own(moment)
         if not limits:
             return {}
-        layout = self._layout((key for moments in limits.values() for key in moments), 2)
+        layout = self._layout_of_parameters((key for moments in limits.values() for key in moments), 2)
         counts = [_count_below(limit, list(moments.values())) for limit, moments in limits.items()]
         return {"near epsilon": Block(layout, torch.cat([rows.to(counts[0].device) for rows in counts]))}
 
@@ -292,7 +310,7 @@ class Collector:
             seen.append((row if probe.position is None else probe.position, row, probe, tuple(probe.shape)))
         make = functools.partial(
             _make_layers,
-            sorted(seen, key=operator.itemgetter(0)),
+            self._unless_equal("layers", tuple(sorted(seen, key=operator.itemgetter(0)))),
             samples,
             blocks,
             self._dead,
