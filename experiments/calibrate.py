@@ -4,6 +4,8 @@ Networks that differ in architecture, depth, activation and initialisation are t
 and by Adam. The monitor watches the first ten steps of each and the rules judge them; then the monitor is closed, and
 the run goes on and turns out to learn or not. Thresholds are fitted to some seeds and evaluated on the others.
 
+Networks of other kinds, to which nothing is fitted, are trained besides: how far the rules hold there is counted apart.
+
 Run it with ``python -m experiments calibrate``; ``--write docs`` puts what came out into the documentation.
 """
 
@@ -21,7 +23,7 @@ from rich.table import Table
 
 from experiments import calibrate_page, calibrate_pictures, calibrate_runs, calibrate_scores
 from experiments.calibrate_pictures import FAMILIES
-from experiments.calibrate_plan import GRIDS, calibration_seeds, plan, quick
+from experiments.calibrate_plan import GRIDS, OTHER_KINDS, OTHERS, calibration_seeds, plan, quick
 from experiments.calibrate_scores import COMPARISONS, RULES, Confusion, combined, confusion, not_learned
 from experiments.results import ResultsFolder
 from experiments.workers import default_workers
@@ -64,7 +66,7 @@ def main(settings: Settings) -> None:
     """Train the networks, and score what the rules said of their first ten steps."""
     console = Console()
     folder = ResultsFolder(settings.out)
-    grids, seeds = (quick(GRIDS), 2) if settings.quick else (GRIDS, settings.seeds)
+    grids, seeds = (quick(GRIDS), 2) if settings.quick else ((*GRIDS, *OTHERS), settings.seeds)
     rows, interrupted = calibrate_runs.run_all(plan(grids, seeds, settings.steps), settings.workers, console)
     if interrupted:
         raise SystemExit("Interrupted: nothing was written, since a part of the runs would say something else.")
@@ -84,17 +86,21 @@ def publish(runs: pd.DataFrame, settings: Settings, folder: ResultsFolder, conso
     lost = runs["status"].str.startswith("failed")
     if lost.any():
         console.print(f"{lost.sum()} of {len(runs)} runs failed and are left out; runs.csv says why.", highlight=False)
-    held_out, fitting = runs[~lost & runs["held_out"]], runs[~lost & ~runs["held_out"]]
+    other = runs["architecture"].isin(OTHER_KINDS)
+    others, kept = runs[~lost & other & runs["held_out"]], runs[~lost & ~other]
+    held_out, fitting = kept[kept["held_out"]], kept[~kept["held_out"]]
     fitted = {family: calibrate_scores.fitted_threshold(fitting[fitting["family"] == family]) for family in FAMILIES}
-    folder.write_summary("summary", summarise(settings, held_out, fitted))
+    folder.write_summary("summary", summarise(settings, held_out, others, fitted))
     picture = calibrate_pictures.draw(held_out, fitted)
     path = folder.write_picture("calibration", picture)
     if settings.write is not None:
         command = f"python -m experiments calibrate --seeds {settings.seeds} --steps {settings.steps}"
-        text = calibrate_page.section(held_out, fitting, fitted, command)
+        text = calibrate_page.section(held_out, fitting, others, fitted, command)
         calibrate_page.write(settings.write / "calibration.md", text)
         path = ResultsFolder(settings.write).write_picture("calibration", picture)
-    console.print(score_table(held_out))
+    console.print(score_table(held_out, "“Will not learn”, said after ten steps, on the seeds that were held out"))
+    if len(others):
+        console.print(score_table(others, "The same of networks of other kinds"))
     console.print(*describe(held_out, fitted), sep="\n", highlight=False)
     console.print(f"\nPicture: {path}", highlight=False, soft_wrap=True)
 
@@ -106,22 +112,21 @@ def scores(runs: pd.DataFrame) -> dict[str, Confusion]:
     return {name: confusion(foretells(runs), failed) for name, foretells in detectors.items()}
 
 
-def score_table(runs: pd.DataFrame) -> Table:
-    """Return the table that the command ends with: the verdict's confusion by family and architecture."""
-    title = "“Will not learn”, said after ten steps, on the seeds that were held out"
+def score_table(runs: pd.DataFrame, title: str) -> Table:
+    """Return a table that the command ends with: the verdict's confusion by family and architecture."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("optimiser", "network"):
         table.add_column(heading)
     for heading in ("caught", "false\nalarms", "missed", "passed", "recall", "precision"):
         table.add_column(heading, justify="right")
-    for family, title in FAMILIES.items():
+    for family, optimiser in FAMILIES.items():
         of_family = runs[runs["family"] == family]
         groups = {"all": of_family, **dict(iter(of_family.groupby("architecture", sort=False)))}
         for name, group in groups.items():
             score = confusion(combined(group), not_learned(group))
             counts = (score.caught, score.false_alarms, score.missed, score.passed)
             shares = (f"{score.recall:.2f}", f"{score.precision:.2f}")
-            table.add_row(title, name, *map(str, counts), *shares, end_section=name == list(groups)[-1])
+            table.add_row(optimiser, name, *map(str, counts), *shares, end_section=name == list(groups)[-1])
     return table
 
 
@@ -139,23 +144,30 @@ def describe(runs: pd.DataFrame, fitted: Mapping[Family, float]) -> list[str]:
     return sentences
 
 
-def summarise(settings: Settings, runs: pd.DataFrame, fitted: Mapping[Family, float]) -> dict[str, object]:
+def summarise(
+    settings: Settings, runs: pd.DataFrame, others: pd.DataFrame, fitted: Mapping[Family, float]
+) -> dict[str, object]:
     """Return what the summary JSON holds."""
     return {
         "finding": " ".join(describe(runs, fitted)),
         "settings": dataclasses.asdict(settings),
         "fitted_thresholds": fitted,
-        "held_out": {
-            family: {
-                name: dataclasses.asdict(score)
-                | {
-                    "recall": score.recall,
-                    "recall_interval": score.recall_interval,
-                    "precision": score.precision,
-                    "precision_interval": score.precision_interval,
-                }
-                for name, score in scores(runs[runs["family"] == family]).items()
+        "held_out": _scores_by_family(runs),
+        "other_kinds": _scores_by_family(others),
+    }
+
+
+def _scores_by_family(runs: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
+    return {
+        family: {
+            name: dataclasses.asdict(score)
+            | {
+                "recall": score.recall,
+                "recall_interval": score.recall_interval,
+                "precision": score.precision,
+                "precision_interval": score.precision_interval,
             }
-            for family in FAMILIES
-        },
+            for name, score in scores(runs[runs["family"] == family]).items()
+        }
+        for family in FAMILIES
     }

@@ -46,12 +46,19 @@ def write(path: Path, section: str) -> None:
     path.write_text(f"{before}{BEGIN}{section}{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
-def section(held_out: pd.DataFrame, calibrated: pd.DataFrame, fitted: Mapping[Family, float], command: str) -> str:
+def section(
+    held_out: pd.DataFrame,
+    calibrated: pd.DataFrame,
+    others: pd.DataFrame,
+    fitted: Mapping[Family, float],
+    command: str,
+) -> str:
     """Return what is written between the markers.
 
     Args:
         held_out: the runs that are evaluated.
         calibrated: those that thresholds were fitted to.
+        others: those of networks of other kinds, with the seeds of the former.
         fitted: by family, the threshold that was fitted.
         command: what made the runs.
     """
@@ -65,41 +72,44 @@ def section(held_out: pd.DataFrame, calibrated: pd.DataFrame, fitted: Mapping[Fa
         _additions(held_out),
         "## The thresholds\n",
         _thresholds(held_out, calibrated, fitted),
+        "## What could be had of the same quantities\n",
+        _attainable(held_out, calibrated),
         "## What the verdict missed, and its false alarms\n",
         _errors(held_out),
         "## Were the bar for having learned another\n",
         _labels(held_out),
+        *(("## Networks of other kinds\n", _others(others)) if len(others) else ()),
     )
     return "\n".join(parts)
 
 
 def _what_was_run(held_out: pd.DataFrame, calibrated: pd.DataFrame, command: str) -> str:
     runs = pd.concat([calibrated, held_out])
-    runs["failed"] = calibrate_scores.not_learned(runs)
     diverged = (runs["status"] != "finished").sum()
+    return (
+        f"`{command}` trained {len(runs)} networks, of which {calibrate_scores.not_learned(runs).sum()} did not learn"
+        f" ({diverged} diverged). Thresholds were fitted to seeds {_listed(calibrated['seed'])}"
+        f" ({len(calibrated)} runs). Every other number and the picture are of seeds {_listed(held_out['seed'])}"
+        f" ({len(held_out)} runs), which no threshold was fitted to.\n\n{_networks(runs)}"
+    )
+
+
+def _networks(runs: pd.DataFrame) -> str:
     rows = [
         (
             architecture,
             _listed(group["depth"]),
             _listed(group["activation"].map(_name)),
             _listed(group["initialisation"]),
-            *(f"{of_family['failed'].sum()} of {len(of_family)}" for of_family in _by_family(group).values()),
+            *(
+                f"{calibrate_scores.not_learned(of_family).sum()} of {len(of_family)}"
+                for of_family in _by_family(group).values()
+            ),
         )
         for architecture, group in runs.groupby("architecture", sort=False)
     ]
-    heading = (
-        "network",
-        "depths",
-        "activations",
-        "initialisations",
-        *(f"failed: {name}" for name in FAMILIES.values()),
-    )
-    return (
-        f"`{command}` trained {len(runs)} networks, of which {runs['failed'].sum()} did not learn"
-        f" ({diverged} diverged). Thresholds were fitted to seeds {_listed(calibrated['seed'])}"
-        f" ({len(calibrated)} runs). Every other number and the picture are of seeds {_listed(held_out['seed'])}"
-        f" ({len(held_out)} runs), which no threshold was fitted to.\n\n{_table(heading, rows)}"
-    )
+    failed = (f"failed: {name}" for name in FAMILIES.values())
+    return _table(("network", "depths", "activations", "initialisations", *failed), rows)
 
 
 def _verdicts(runs: pd.DataFrame) -> str:
@@ -107,11 +117,27 @@ def _verdicts(runs: pd.DataFrame) -> str:
     for family, of_family in _by_family(runs).items():
         total = _score(combined, of_family)
         rows.append((f"**{FAMILIES[family]}**", "**all**", *_scores(total), "yes" if total.reached else "no"))
-        rows += [
-            (FAMILIES[family], architecture, *_scores(_score(combined, group)), "")
-            for architecture, group in of_family.groupby("architecture", sort=False)
-        ]
+        rows += [(*row, "") for row in _by_architecture(family, of_family)]
     return _table(("optimiser", "network", *_SCORES, "reached"), rows)
+
+
+def _by_architecture(family: Family, runs: pd.DataFrame) -> list[tuple[object, ...]]:
+    return [
+        (FAMILIES[family], architecture, *_scores(_score(combined, group)))
+        for architecture, group in runs.groupby("architecture", sort=False)
+    ]
+
+
+def _others(runs: pd.DataFrame) -> str:
+    rows = [row for family, of_family in _by_family(runs).items() for row in _by_architecture(family, of_family)]
+    parts = (
+        f"Nothing was fitted to these {len(runs)} runs, of the same seeds. A regression has learned where it explains"
+        " half of the variance.\n",
+        _networks(runs),
+        _table(("optimiser", "network", *_SCORES), rows),
+        _errors(runs),
+    )
+    return "\n".join(parts)
 
 
 def _rules(runs: pd.DataFrame) -> str:
@@ -149,6 +175,18 @@ def _thresholds(held_out: pd.DataFrame, calibrated: pd.DataFrame, fitted: Mappin
         "Each cell has recall and precision. A fitted threshold has the highest F1 of those with a precision of"
         f" {calibrate_scores.PRECISION:g} on the seeds of the fit. The thresholds of the first steps were chosen on"
         f" those seeds by eye; smaller and larger ones stand beside them.\n\n{_table(heading, rows)}"
+    )
+
+
+def _attainable(held_out: pd.DataFrame, calibrated: pd.DataFrame) -> str:
+    fits, rows = _by_family(calibrated), []
+    for family, of_family in _by_family(held_out).items():
+        detectors = {"rules": combined, "gradient boosting": calibrate_scores.boosted(fits[family])}
+        rows += [(FAMILIES[family], name, *_scores(_score(find, of_family))) for name, find in detectors.items()]
+    return (
+        "Trees were boosted on all quantities that the rules and other tools go by, of the seeds of the fit. This is"
+        " how they do on those that were held out.\n\n"
+        + _table(("optimiser", "verdict of", *_SCORES), rows)
     )
 
 

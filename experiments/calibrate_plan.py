@@ -18,6 +18,7 @@ class Grid:
     initialisations: tuple[str, ...]
 
 
+#: The networks that thresholds are fitted to and judged on.
 GRIDS = (
     Grid(
         architecture="MLP",
@@ -41,6 +42,35 @@ GRIDS = (
         for architecture in ("transformer", "bare transformer")
     ),
 )
+
+#: Networks of other kinds, to which nothing is fitted: where rules that were made for the former are right, and wrong.
+OTHERS = (
+    Grid(
+        architecture="transformer from zero",
+        depths=(1, 4),
+        activations=("sigmoid", "gelu"),
+        initialisations=("default", "xavier"),
+    ),
+    Grid(
+        architecture="regression",
+        depths=(3, 8, 15),
+        activations=("sigmoid", "tanh", "relu"),
+        initialisations=("default", "xavier", "he"),
+    ),
+    Grid(
+        architecture="two heads",
+        depths=(3, 8),
+        activations=("sigmoid", "tanh", "relu"),
+        initialisations=("default", "he"),
+    ),
+    Grid(architecture="RNN", depths=(1, 3), activations=("tanh", "relu"), initialisations=("default",)),
+    *(
+        Grid(architecture=architecture, depths=(1, 3), activations=("tanh",), initialisations=("default",))
+        for architecture in ("LSTM", "GRU")
+    ),
+)
+
+OTHER_KINDS = frozenset(grid.architecture for grid in OTHERS)
 
 
 def plan(grids: tuple[Grid, ...], seeds: int, steps: int) -> list[Run]:

@@ -181,7 +181,7 @@ FORETELLING: Mapping[str, str] = MappingProxyType(
         RULE_NAMES[rule]: _label(rule)
         for rule in (
             *(rules.non_finite, rules.vanishing, rules.faint_first_layer, first_steps.stalled, rules.at_epsilon),
-            *(first_steps.restless, first_steps.shrinking_output, rules.update_ratio),
+            *(first_steps.restless, first_steps.shrinking_output, rules.small_steps),
         )
     }
 )
@@ -198,6 +198,28 @@ COMPARISONS: Mapping[str, Detector] = MappingProxyType(
         ),
     }
 )
+
+
+#: What the rules, and the lines to compare with, go by.
+QUANTITIES = (
+    *("ratio", "first_to_last", "decay", "at_epsilon", "saturated", "restlessness", "output_ratio", "first_growth"),
+    *("variance_ratio", "mean_gradient", "first_weight_gradient", "weight_gradient_ratio"),
+)
+
+
+def boosted(runs: pd.DataFrame) -> Detector:
+    """Return the detector that gradient boosting makes of all quantities of these runs: what could be had of them.
+
+    It does not know the kind of network, its depth, nor the optimiser.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # takes a second to import, and --help does not need it
+
+    def finite(of: pd.DataFrame) -> pd.DataFrame:
+        return of[list(QUANTITIES)].astype(float).replace([math.inf, -math.inf], math.nan)
+
+    model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.07, max_leaf_nodes=8, random_state=0)
+    model.fit(finite(runs), not_learned(runs))
+    return lambda others: pd.Series(model.predict(finite(others)), index=others.index, dtype=bool)
 
 
 def fitted_threshold(runs: pd.DataFrame, column: str = "ratio") -> float:

@@ -352,6 +352,18 @@ def test_layers_that_begin_with_zeros_have_to_change():
     assert by_rule(from_zero(steps))["TA301", "warning"].layers == ("layer1",)
 
 
+def test_layers_in_front_of_one_that_begins_with_zeros_may_make_small_steps_while_these_grow():
+    def last_from_zero(readings):
+        *others, last = readings[0].layers
+        return [dataclasses.replace(readings[0], layers=(*others, zeroed(last))), *readings[1:]]
+
+    growing = run(*(with_update(1e-6 * 1.1**i) for i in range(10)))
+    constant = run(*(with_update(1e-6) for _ in range(10)))
+    assert by_rule(growing)["TA301", "warning"].layers == ("layer0", "layer1")
+    assert by_rule(last_from_zero(growing))["TA301", "warning"].layers == ("layer1",)
+    assert by_rule(last_from_zero(constant))["TA301", "warning"].layers == ("layer0", "layer1")
+
+
 def test_the_first_steps_are_judged_when_all_were_read_and_until_soon_after():
     assert ("TA106", "warning") in by_rule(swinging(1.0, steps=20))
     silent = [swinging(1.0, steps=9), swinging(1.0, steps=21), swinging(1.0, start=1), swinging(1.0, steps=20)[::2]]

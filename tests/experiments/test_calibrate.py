@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 
 from experiments import __main__ as command_line
-from experiments import calibrate, calibrate_networks, calibrate_page, calibrate_scores
+from experiments import calibrate, calibrate_networks, calibrate_page, calibrate_scores, calibrate_tasks
 from experiments.calibrate import Settings
-from experiments.calibrate_plan import GRIDS, Grid, plan, quick
+from experiments.calibrate_plan import GRIDS, OTHER_KINDS, Grid, plan, quick
 from experiments.calibrate_runs import OPTIMISERS, RUN_COLUMNS, Run, attempt, run_all
 from experiments.calibrate_scores import (
     COMPARISONS,
@@ -28,6 +28,7 @@ from experiments.calibrate_scores import (
 )
 from torchact.diagnostics import Thresholds
 
+COUNTS = ("caught", "false_alarms", "missed", "passed")
 RUN = Run(architecture="MLP", activation="tanh", initialisation="xavier", depth=2, optimiser="SGD", seed=0, steps=60)
 
 
@@ -58,8 +59,10 @@ def published(tmp_path_factory):
     page = f"before\n{calibrate_page.BEGIN}old\n{calibrate_page.END}after\n"
     (docs / "calibration.md").write_text(page)
     grid = Grid(architecture="MLP", depths=(2, 6), activations=("sigmoid", "relu"), initialisations=("default",))
+    other = Grid(architecture="GRU", depths=(1,), activations=("tanh",), initialisations=("default",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrate, "GRIDS", (grid,))
+        patch.setattr(calibrate, "OTHERS", (other,))
         options = ["--seeds", "2", "--steps", "40", "--workers", "1", "--out", str(out), "--write", str(docs)]
         patch.setattr(sys, "argv", ["experiments", "calibrate", *options])
         command_line.main()
@@ -69,7 +72,7 @@ def published(tmp_path_factory):
 def test_results_are_written(published):
     out, _ = published
     runs = pd.read_csv(out / "runs.csv", comment="#")
-    assert len(runs) == 2 * 2 * len(OPTIMISERS) * 2
+    assert len(runs) == (2 * 2 + 1) * len(OPTIMISERS) * 2
     assert set(runs["status"]) == {"finished"}
     assert set(runs["seed"][runs["held_out"]]) == {1}
     deep = runs[(runs["activation"] == "sigmoid") & (runs["depth"] == 6)]
@@ -79,6 +82,8 @@ def test_results_are_written(published):
     assert not shallow["verdict"].any()
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["held_out"]) == {"sgd", "adaptive"}
+    assert sum(summary["held_out"]["adaptive"]["will not learn"][count] for count in COUNTS) == 4
+    assert sum(summary["other_kinds"]["adaptive"]["will not learn"][count] for count in COUNTS) == 1
     assert summary["held_out"]["sgd"]["will not learn"]["false_alarms"] == 0
     assert (out / "calibration.png").stat().st_size > 10_000
 
@@ -90,6 +95,9 @@ def test_the_page_is_rewritten_between_its_markers(published):
     assert page.endswith("after\n")
     assert "old\n" not in page
     assert "trained 24 networks" in page
+    main, others = page.split("## Networks of other kinds")
+    assert "| Adam | GRU |" in others
+    assert "GRU" not in main
     assert all(name in page for name in RULES)
     assert (docs / "calibration.png").exists()
     widths = [line.count(" | ") for line in page.splitlines() if line.startswith("| SGD and momentum | TA")]
@@ -167,6 +175,42 @@ def test_initialisations_are_those_of_the_fan_in():
     last = [layer for layer in model if isinstance(layer, torch.nn.Conv2d)][-1]
     assert last.weight.var().item() == pytest.approx(2 / (calibrate_networks.CHANNELS * 9), rel=0.15)
     assert last.bias.abs().max() == 0
+
+
+def test_branches_that_begin_as_zeros_leave_the_embedding_alone():
+    images = torch.randn(5, 64)
+    model = calibrate_networks.build("transformer from zero", "gelu", "xavier", 3, seed=0)
+    assert model(images).abs().max() == 0
+    tokens = torch.randn(5, 8, calibrate_networks.MODEL_WIDTH)
+    assert torch.equal(model.blocks(tokens), tokens)
+    assert all(block.feed_forward[0].weight.abs().max() > 0 for block in model.blocks)
+
+
+def test_recurrent_layers_are_drawn_by_the_seed():
+    def weights(seed):
+        return calibrate_networks.build("LSTM", "tanh", "default", 2, seed).recurrent.weight_hh_l1
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+    assert weights(0).abs().max() <= calibrate_networks.HIDDEN**-0.5
+
+
+def test_what_is_to_be_learned():
+    classes = torch.arange(10).repeat(3)
+    regression = calibrate_tasks.REGRESSION
+    targets = ((classes - 4.5) / classes.double().std(correction=0)).unsqueeze(1)
+    assert regression.loss(targets, classes, classes).item() == pytest.approx(0, abs=1e-12)
+    assert regression.score(targets, classes) == pytest.approx(1)
+    assert regression.score(0.5 * targets, classes) == pytest.approx(0.75)
+    assert regression.score(torch.zeros(30, 1), classes) == pytest.approx(0, abs=1e-6)
+    assert regression.score(torch.full((30, 1), math.nan), classes) == 0
+    images, logits = torch.ones(30, 64), torch.nn.functional.one_hot(classes, 10).double()
+    heads = calibrate_tasks.TWO_HEADS
+    alone = calibrate_tasks.CLASSIFICATION.loss(logits, images, classes)
+    assert heads.loss((logits, torch.zeros(30, 1)), images, classes) == pytest.approx(
+        alone.item() + calibrate_tasks.SECOND_HEAD
+    )
+    assert heads.score((logits, torch.zeros(30, 1)), classes) == 1
 
 
 def test_what_the_verdict_is_made_of():
@@ -255,6 +299,18 @@ def test_a_fitted_threshold_is_precise_first_of_all():
     assert math.isnan(fitted_threshold(rows({"ratio": 1e-6}, {"ratio": 1.0})))
 
 
+def test_boosting_finds_what_no_threshold_of_one_quantity_tells():
+    quiet = dict.fromkeys(calibrate_scores.QUANTITIES, 1.0)
+    apart = [
+        quiet | {"ratio": ratio, "decay": decay, "accuracy": 0.1 if (ratio < 1) == (decay < 1) else 0.9}
+        for ratio in (0.1, 10.0, math.inf)
+        for decay in (0.1, 10.0, math.nan)
+    ]
+    runs = rows(*apart * 30)
+    detector = calibrate_scores.boosted(runs)
+    assert list(detector(runs)) == list(not_learned(runs))
+
+
 def test_runs_without_a_ratio_are_not_below_a_threshold():
     runs = rows({"ratio": math.nan, "accuracy": 0.1}, {"ratio": 1e-4, "accuracy": 0.1}, {"ratio": 1.0})
     assert fitted_threshold(runs) == pytest.approx(1e-2)
@@ -264,7 +320,10 @@ def test_runs_without_a_ratio_are_not_below_a_threshold():
 def test_the_plan_is_large_enough():
     runs = plan(GRIDS, seeds=3, steps=200)
     assert 300 <= len(runs) == len(set(runs)) <= 600
-    assert {run.architecture for run in runs} == set(calibrate_networks.ARCHITECTURES)
+    architectures = [grid.architecture for grid in GRIDS]
+    assert {run.architecture for run in runs} == set(architectures)
+    assert set(calibrate_networks.ARCHITECTURES) == {*architectures, *OTHER_KINDS}
+    assert OTHER_KINDS.isdisjoint(architectures)
     assert len(plan(quick(GRIDS), seeds=2, steps=200)) < 150
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -417,45 +417,72 @@ def saturation(evidence: Evidence) -> Iterator[Verdict]:
             )
 
 
-def update_ratio(evidence: Evidence) -> Iterator[Verdict]:
-    """TA301: layers whose steps are too small or too large beside their weights, several readings running."""
+def small_steps(evidence: Evidence) -> Iterator[Verdict]:
+    """TA301: layers whose steps are too small beside their weights, several readings running.
+
+    Of layers in front of weights that began as zeros they are small at first, and grow as those do.
+    """
+    limit = evidence.thresholds.update_ratio_low
+    ratios = _running_update_ratios(evidence)
+    outside = [name for name in _in_all(ratios, lambda ratio: ratio < limit) if name not in _growing(evidence, ratios)]
+    if outside:
+        yield _update_ratio(tuple(outside), min(ratios[-1][name] for name in outside), limit, len(ratios))
+
+
+def large_steps(evidence: Evidence) -> Iterator[Verdict]:
+    """TA301: layers whose steps are too large beside their weights, several readings running.
+
+    Of weights that began as zeros the first steps are large.
+    """
+    limit = evidence.thresholds.update_ratio_high
+    ratios = _running_update_ratios(evidence)
+    outside = [name for name in _in_all(ratios, lambda ratio: ratio > limit) if name not in _zero_at_first(evidence)]
+    if outside:
+        yield _update_ratio(tuple(outside), max(ratios[-1][name] for name in outside), limit, len(ratios))
+
+
+def _update_ratio(layers: tuple[str, ...], extreme: float, limit: float, window: int) -> Verdict:
+    small = extreme < limit
+    return Verdict(
+        rule="TA301",
+        title="update-ratio",
+        severity="warning",
+        layers=layers,
+        value=extreme,
+        threshold=limit,
+        window=window,
+        explanation=f"Steps of {layers[0]}{' and others' if layers[1:] else ''} are {extreme:.1e} of their"
+        f" weights, {'below' if small else 'above'} {limit:g}.",
+        suggestion=f"{'Raise' if small else 'Lower'} the learning rate of these layers.",
+        source=DEEP_CHECKER,
+    )
+
+
+def _running_update_ratios(evidence: Evidence) -> list[dict[str, float]]:
+    """Return of the readings that must show it each layer's ratio, where it was measured and is not 0."""
     thresholds = evidence.thresholds
     readings = evidence.running(thresholds.update_patience, thresholds.warm_up)
-    for low in (True, False):
-        limit = thresholds.update_ratio_low if low else thresholds.update_ratio_high
-        of_reading = [_update_ratios(reading) for reading in readings]
-        from_zero = set() if low else {layer.name for layer in evidence.readings[0].layers if layer.has_zero_weights}
-        outside = [
-            layer.name
-            for layer in evidence.latest.layers
-            if of_reading
-            and layer.name not in from_zero
-            and all(_is_outside(of.get(layer.name), limit, low) for of in of_reading)
-        ]
-        if outside:
-            extreme = (min if low else max)(of_reading[-1][name] for name in outside)
-            yield Verdict(
-                rule="TA301",
-                title="update-ratio",
-                severity="warning",
-                layers=tuple(outside),
-                value=extreme,
-                threshold=limit,
-                window=len(readings),
-                explanation=f"Steps of {outside[0]}{' and others' if outside[1:] else ''} are {extreme:.1e} of their"
-                f" weights, {'below' if low else 'above'} {limit:g}.",
-                suggestion=f"{'Raise' if low else 'Lower'} the learning rate of these layers.",
-                source=DEEP_CHECKER,
-            )
+    of_layers = ({layer.name: layer.update_ratio for layer in reading.layers} for reading in readings)
+    return [{name: ratio for name, ratio in ratios.items() if ratio is not None and ratio > 0} for ratios in of_layers]
 
 
-def _update_ratios(reading: Reading) -> dict[str, float]:
-    ratios = {layer.name: layer.update_ratio for layer in reading.layers}
-    return {name: ratio for name, ratio in ratios.items() if ratio is not None and ratio > 0}
+def _in_all(readings: Sequence[Mapping[str, float]], holds: Callable[[float], bool]) -> list[str]:
+    """Name what has a number in each of the readings, for all of which something holds."""
+    names = readings[-1] if readings else ()
+    return [name for name in names if all(name in of and holds(of[name]) for of in readings)]
 
 
-def _is_outside(ratio: float | None, limit: float, low: bool) -> bool:
-    return ratio is not None and (ratio < limit if low else ratio > limit)
+def _zero_at_first(evidence: Evidence) -> tuple[str, ...]:
+    """Name the layers whose weights were zero in the beginning, in forward order."""
+    return tuple(layer.name for layer in evidence.readings[0].layers if layer.has_zero_weights)
+
+
+def _growing(evidence: Evidence, ratios: Sequence[Mapping[str, float]]) -> set[str]:
+    """Name the layers in front of weights that began as zeros, whose ratios are larger than at first."""
+    zero = _zero_at_first(evidence)
+    names = [layer.name for layer in evidence.readings[0].layers]
+    in_front = names[: names.index(zero[-1])] if zero else []
+    return {name for name in in_front if ratios and ratios[-1].get(name, 0.0) > ratios[0].get(name, 0.0)}
 
 
 def unchanged(evidence: Evidence) -> Iterator[Verdict]:
@@ -555,7 +582,8 @@ RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     initial_variance,
     restless,
     shrinking_output,
-    update_ratio,
+    small_steps,
+    large_steps,
     unchanged,
     blind_spots,
 )
