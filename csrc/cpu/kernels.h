@@ -59,7 +59,7 @@ struct Tile {
   static constexpr int kWidth = 256;  // the most
   int64_t size, stride;
   int width;
-  void* room = nullptr;  // for a float32 number an entry of rows of bfloat16
+  void* room = nullptr;  // for a float32 number an entry of bfloat16
 };
 
 constexpr int64_t kAhead = 4;  // how many short lines before it is needed memory is asked for one
@@ -76,7 +76,7 @@ struct Kernels {
   std::array<Loops, std::size_t(Pair::count)> pair;
   std::array<Half, 2> half;  // bfloat16, float16
   std::array<Loop, kComputed> log_sigmoid;  // (x) -> (logsigmoid, exp(-|x|))
-  std::array<Loops, std::size_t(Normalised::count)> softmax;  // whose context is a Tile; of bfloat16 for rows alone
+  std::array<Loops, std::size_t(Normalised::count)> softmax;  // whose context is a Tile; none of float16
   std::array<Loop, kComputed> statistics;
   std::array<Loop, kComputed> within;  // counts only what lies within the intervals of a StatisticsContext
   std::array<Loop, kTypes> largest_of_units;  // (x) -> (largest, float32), whose context is a UnitsContext

@@ -223,12 +223,11 @@ struct Lines {
   int64_t start, count, length, apart;
 };
 
-// A loop over tiles of tensors, of half types over copies in float32 unless it takes rows of them as they are.
+// A loop over tiles of tensors, of half types over copies in float32 unless it takes them as they are.
 class TileLoop {
  public:
-  TileLoop(const Operands& operands, Type type, const Loops& loops, bool by_rows)
-      : operands_(operands), size_(size_of(type)) {
-    const bool direct = size_ > 2 || (by_rows && loops[std::size_t(type)].forward != nullptr);
+  TileLoop(const Operands& operands, Type type, const Loops& loops) : operands_(operands), size_(size_of(type)) {
+    const bool direct = loops[std::size_t(type)].forward != nullptr;
     half_ = direct ? nullptr : half_of(type);
     const Direction& direction = loops[direct ? std::size_t(type) : 0];
     loop_ = operands.inputs == 1 ? direction.forward : direction.backward;
@@ -279,7 +278,7 @@ void softmax(Normalised kind, const Operands& operands, ScalarType scalar_type, 
              int64_t inner) {
   if (outer * size * inner == 0) return;
   const Type type = type_of(scalar_type);
-  const TileLoop loop(operands, type, kernels().softmax[int(kind)], inner == 1);
+  const TileLoop loop(operands, type, kernels().softmax[int(kind)]);
   // Wide strips are read faster, but of few columns more are made, for several threads.
   const int64_t most = outer * inner < 16 * Tile::kWidth ? Tile::kWidth / 4 : Tile::kWidth;
   const int64_t strips = (inner + most - 1) / most, count = outer * strips, entries = size * std::min(inner, most);

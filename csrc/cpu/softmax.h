@@ -120,9 +120,9 @@ struct Softmax : formulas::Softmax<typename Number<Type>::Computed, kind> {
   }
 
   // Asks memory for a row of a tile that is needed soon, unless its rows lie side by side.
-  static TORCHACT_INLINE void prefetch(const Tile& t, int64_t row, const T* from) {
+  static TORCHACT_INLINE void prefetch(const Tile& t, int64_t row, const S* from) {
     if (t.stride == t.width || row >= t.size) return;
-    cpu::prefetch(from + row * t.stride, t.width * int64_t(sizeof(T)));
+    cpu::prefetch(from + row * t.stride, t.width * int64_t(sizeof(S)));
   }
 
   // Adds up the rows of a tile from `start` on, but no more than a stretch. Operands are what is read or written.
@@ -132,7 +132,7 @@ struct Softmax : formulas::Softmax<typename Number<Type>::Computed, kind> {
     for (int j = 0; j < t.width; ++j) total[j] = 0;
     for (int64_t k = start; k < end; ++k) {
       (prefetch(t, k + cpu::kAhead, operands), ...);
-      for (int j = 0; j < t.width; ++j) total[j] += term(k * t.stride + j, j);
+      for (int j = 0; j < t.width; ++j) total[j] += term(k, j);
     }
   }
 
@@ -154,48 +154,62 @@ struct Softmax : formulas::Softmax<typename Number<Type>::Computed, kind> {
   static TORCHACT_INLINE void for_tile(const Tile& t, One one, Operand... operands) {
     for (int64_t k = 0; k < t.size; ++k) {
       (prefetch(t, k + cpu::kAhead, operands), ...);
-      for_each(t.width, [&](int64_t j) { one(k * t.stride + j, int(j)); });
+      for_each(t.width, [&](int64_t j) { one(k, int(j)); });
     }
   }
 
-  static void strip(const Tile& t, const T* x, T* y) {
+  // Exponentials are put where the results come if these are of their type, else into the tile's room, side by side.
+  static void strip(const Tile& t, const S* x, S* y) {
     T most[Tile::kWidth], total[Tile::kWidth], least = unknown_least();
     for (int j = 0; j < t.width; ++j) most[j] = T(-math::kInfinity);
-    auto raise = [&](int64_t i, int j) {
-      const T v = signed_input(x[i]);
+    const int64_t stride = t.stride;
+    const auto at = [=](int64_t k, int j) { return signed_input(N::load(x[k * stride + j])); };
+    const auto raise = [&](int64_t k, int j) {
+      const T v = at(k, j);
       most[j] = v > most[j] ? v : most[j];
     };
     for_tile(t, raise, x);
     if constexpr (kind == Normalised::log_softmax) {
-      sums(t, total, [&](int64_t i, int j) { return math::exp_nonpositive(x[i] - most[j], least); });
+      sums(t, total, [&](int64_t k, int j) { return math::exp_nonpositive(at(k, j) - most[j], least); });
       for (int j = 0; j < t.width; ++j) total[j] = math::log_from_one(total[j]);
-      for_tile(t, [&](int64_t i, int j) { y[i] = (x[i] - most[j]) - total[j]; }, y);
+      for_tile(t, [&](int64_t k, int j) { y[k * stride + j] = N::store((at(k, j) - most[j]) - total[j]); }, y);
     } else {
-      const auto power = [&](int64_t i, int j) {
-        return y[i] = math::exp_nonpositive(signed_input(x[i]) - most[j], least);
+      T* powers;
+      int64_t apart = t.width;
+      if constexpr (is_stored_as_computed) {
+        powers = y;
+        apart = stride;
+      } else {
+        powers = static_cast<T*>(t.room);
+      }
+      const auto power = [&](int64_t k, int j) {
+        return powers[k * apart + j] = math::exp_nonpositive(at(k, j) - most[j], least);
       };
       sums(t, total, power, y);
       math::Divisor<T> divisor[Tile::kWidth];
       for (int j = 0; j < t.width; ++j) divisor[j] = math::Divisor<T>(total[j]);
-      for_tile(t, [&](int64_t i, int j) { y[i] = divisor[j].under(y[i]); });
+      for_tile(t, [&](int64_t k, int j) { y[k * stride + j] = N::store(divisor[j].under(powers[k * apart + j])); });
     }
   }
 
-  static void strip_backward(const Tile& t, const T* g, const T* y, T* grad_input) {
+  static void strip_backward(const Tile& t, const S* g, const S* y, S* grad_input) {
     T total[Tile::kWidth], least = unknown_least(), most = math::unknown(T(0));
-    sums(t, total, [&](int64_t i, int) { return term(g[i], y[i]); }, g, y);
-    for_tile(t, [&](int64_t i, int j) { grad_input[i] = gradient(g[i], y[i], total[j], least, most); }, grad_input);
+    const int64_t stride = t.stride;
+    const auto of_tile = [=](const S* from, int64_t k, int j) { return N::load(from[k * stride + j]); };
+    sums(t, total, [&](int64_t k, int j) { return term(of_tile(g, k, j), of_tile(y, k, j)); }, g, y);
+    const auto one = [&](int64_t k, int j) {
+      grad_input[k * stride + j] = N::store(gradient(of_tile(g, k, j), of_tile(y, k, j), total[j], least, most));
+    };
+    for_tile(t, one, grad_input);
   }
 
   static void forward(const void* const* inputs, void* const* outputs, int64_t rows, const void* tile) {
     const Tile& t = *static_cast<const Tile*>(tile);
     const S* x = input<S>(inputs, 0);
     S* y = output<S>(outputs, 0);
+    if (t.stride != 1) return strip(t, x, y);
     T* powers = static_cast<T*>(t.room);
-    if constexpr (is_stored_as_computed) {
-      if (t.stride != 1) return strip(t, x, y);
-      powers = y;
-    }
+    if constexpr (is_stored_as_computed) powers = y;
     for (int64_t i = 0; i < rows; i += kRows) {
       const int64_t start = i * t.size;
       some_rows(x + start, y + start, powers + start, t.size, int(std::min(kRows, rows - i)));
@@ -207,8 +221,7 @@ struct Softmax : formulas::Softmax<typename Number<Type>::Computed, kind> {
     const S* g = input<S>(inputs, 0);
     const S* y = input<S>(inputs, 1);
     S* grad_input = output<S>(outputs, 0);
-    if constexpr (is_stored_as_computed)
-      if (t.stride != 1) return strip_backward(t, g, y, grad_input);
+    if (t.stride != 1) return strip_backward(t, g, y, grad_input);
     for (int64_t i = 0; i < rows; i += kRows)
       some_rows_backward(g + i * t.size, y + i * t.size, grad_input + i * t.size, t.size, int(std::min(kRows, rows - i)));
   }
