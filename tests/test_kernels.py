@@ -1,5 +1,6 @@
 """The kernels of each activation against the float64 reference."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_the_shorter_formula_of_softplus_has_any_threshold(threshold, dtype):
 
 # ---- tables of half types
 
-half_types = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
 def all_numbers(dtype):
@@ -150,9 +151,9 @@ def tables_made():
     return tables.of_values.cache_info().misses + tables.of_derivatives.cache_info().misses
 
 
-def directions_with_a_table(case):
+def directions_with_a_table(case, dtype):
     forget_tables()
-    x = all_numbers(torch.bfloat16)
+    x = all_numbers(dtype)
     y = run_forward(case, x)
     run_backward(case, y, x, y)
     return {
@@ -161,17 +162,31 @@ def directions_with_a_table(case):
     }
 
 
-TABULATED = {case: directions for case in CASES if any((directions := directions_with_a_table(case)).values())}
+TABULATED = {
+    (case, dtype): directions
+    for case in CASES
+    for dtype in HALF_TYPES
+    if any((directions := directions_with_a_table(case, dtype)).values())
+}
 
 
 def test_the_functions_that_take_longer_than_a_table_s_entry_have_tables():
-    both = {case.key for case, directions in TABULATED.items() if all(directions.values())}
-    assert both >= {"silu", "gelu", "mish", "softplus", "quick_gelu", "sine"}
-    assert [case.key for case in TABULATED if case.pair] == []
+    both = {(case.key, dtype) for (case, dtype), directions in TABULATED.items() if all(directions.values())}
+    assert both >= set(itertools.product(("silu", "gelu", "mish", "softplus", "quick_gelu", "sine"), HALF_TYPES))
+    assert ("elu", torch.float16) in both
+    assert [case.key for case, _ in TABULATED if case.pair] == []
 
 
-@half_types
-@pytest.mark.parametrize("case", TABULATED, ids=str)
+def test_derivatives_that_are_computed_faster_than_looked_up_have_none():
+    """Of bfloat16, and where there are vectors."""
+    quick = {case.key for (case, dtype), directions in TABULATED.items() if not directions["backward"]}
+    if kernels.status().instruction_set in ("AVX2", "AVX-512"):
+        assert quick >= {"logsigmoid", "softsign", "squared_relu", "elu", "selu", "gaussian"}
+    else:
+        assert not quick & {"logsigmoid", "softsign", "squared_relu", "elu", "selu", "gaussian"}
+
+
+@pytest.mark.parametrize(("case", "dtype"), TABULATED, ids=str)
 def test_what_is_looked_up_is_what_would_be_computed_bit_for_bit(case, dtype):
     x = all_numbers(dtype)
     grad_output = noise_like(x)
@@ -184,7 +199,7 @@ def test_what_is_looked_up_is_what_would_be_computed_bit_for_bit(case, dtype):
         assert tables_made() == 0
     y = run_forward(case, x)
     grad_input = run_backward(case, grad_output, x, y)
-    assert tables_made() == sum(TABULATED[case].values())
+    assert tables_made() == sum(TABULATED[case, dtype].values())
     assert_same(y, torch.cat(expected))
     assert_same(y.signbit()[y == 0], torch.cat(expected).signbit()[y == 0])
     assert_same(grad_input, torch.cat(expected_grad))
@@ -192,7 +207,7 @@ def test_what_is_looked_up_is_what_would_be_computed_bit_for_bit(case, dtype):
 
 def test_many_calls_of_few_numbers_make_a_table_too():
     forget_tables()
-    mish = next(case for case in TABULATED if case.key == "mish")
+    mish = next(case for case, _ in TABULATED if case.key == "mish")
     for _ in range(63):
         run_forward(mish, torch.ones(16, dtype=torch.bfloat16))
     assert tables_made() == 0

@@ -136,10 +136,13 @@ TORCHACT_INLINE void for_each_wave(int64_t count, Fits fits, PhaseOf phase_of, O
 }
 
 template <template <class> class Formula, class T>
-struct OfOne {
+class OfOne {
+  using N = Number<T>;
+  using S = typename N::Stored;
   using C = Computed<Formula, T>;
   using F = Formula<C>;
 
+ public:
   [[gnu::flatten]] static void forward(const void* const* inputs, void* const* outputs, int64_t count,
                                        const void* parameters) {
     const F formula(static_cast<const double*>(parameters));
@@ -156,20 +159,31 @@ struct OfOne {
   [[gnu::flatten]] static void backward(const void* const* inputs, void* const* outputs, int64_t count,
                                         const void* parameters) {
     const F formula(static_cast<const double*>(parameters));
-    const T* grad_output = input<T>(inputs, 0);
-    const T* saved = input<T>(inputs, 1);
-    T* grad_input = output<T>(outputs, 0);
-    auto store = [=](int64_t i, C derivative) {
-      grad_input[i] = T(formulas::gradient<F::selects>(C(grad_output[i]), derivative));
-    };
-    if constexpr (F::waves)
+    const S* grad_output = input<S>(inputs, 0);
+    const S* saved = input<S>(inputs, 1);
+    S* grad_input = output<S>(outputs, 0);
+    if constexpr (F::waves) {
+      auto store = [=](int64_t i, C derivative) {
+        grad_input[i] = T(formulas::gradient<F::selects>(C(grad_output[i]), derivative));
+      };
       for_each_wave<std::is_same_v<T, float>>(
           count, [=](int64_t i) { return formula.fits(saved[i]); },
           [=](int64_t i) { return formula.phase(C(saved[i])); },
           [=](int64_t i, auto phase, auto wave) { store(i, formula.derivative(C(saved[i]), phase, wave)); });
-    else
-      for_each_ahead(count, [=](int64_t i) { store(i, formula.derivative(C(saved[i]))); }, grad_output, saved);
+    } else {
+      for_each_place<N>(count, [=](auto place) TORCHACT_INLINED {
+        const auto gradient = [=](C g, C x) TORCHACT_INLINED {
+          return Result{formulas::gradient<F::selects>(g, formula.derivative(x))};
+        };
+        place.put(place.of(gradient, grad_output, saved), &Result::value, grad_input);
+      }, grad_output, saved);
+    }
   }
+
+ private:
+  struct Result {
+    C value;
+  };
 };
 
 template <template <class> class Formula, class T>
@@ -358,10 +372,12 @@ constexpr cpu::Direction direction() {
     return direction<Over<Formula, T>>();
 }
 
-// Numbers of 16 bits are widened first: mostly they are looked up instead.
+// Numbers of 16 bits are widened first, but for quick derivatives of bfloat16: mostly they are looked up instead.
 template <template <class> class Formula>
 constexpr Loops loops_of_one() {
-  return {direction<OfOne, Formula, float>(), direction<OfOne, Formula, double>()};
+  Loops loops{direction<OfOne, Formula, float>(), direction<OfOne, Formula, double>()};
+  if constexpr (Formula<float>::quick) loops[2].backward = &OfOne<Formula, BFloat16>::backward;
+  return loops;
 }
 
 template <template <class> class Formula>

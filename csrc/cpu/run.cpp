@@ -197,9 +197,10 @@ void run(const Pass& pass, int64_t count, int64_t grain = kGrain) {
 void run(const Kernel& kernel, const Operands& operands, ScalarType scalar_type, const double* parameters) {
   const Type type = type_of(scalar_type);
   const Loops& loops = kernel.of_two ? kernels().pair[kernel.formula] : kernels().elementwise[kernel.formula];
-  const bool direct = loops[std::size_t(type)].forward != nullptr;
-  const Direction& direction = loops[direct ? std::size_t(type) : 0];
-  const Loop loop = kernel.backward ? direction.backward : direction.forward;
+  const Loop Direction::*direction = kernel.backward ? &Direction::backward : &Direction::forward;
+  const Loop own = loops[std::size_t(type)].*direction;
+  const bool direct = own != nullptr;
+  const Loop loop = direct ? own : loops[0].*direction;
   run(Pass(operands, size_of(type), loop, parameters, direct ? nullptr : half_of(type)),
       element_count(operands.geometry), kernel.of_two ? kGrain / 2 : kGrain);  // of two, each costs more
 }

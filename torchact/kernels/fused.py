@@ -39,6 +39,7 @@ def fused(
     forward: bool = True,
     float32: bool = True,
     backward: bool = True,
+    quick: bool = False,
 ) -> Kernels:
     """Return the compiled kernels of a function of one tensor.
 
@@ -49,14 +50,18 @@ def fused(
         forward: whether values are to be computed by the compiled kernel.
         float32: whether those of float32 are, on the CPU.
         backward: whether gradients are.
+        quick: whether gradients of bfloat16 are, too, on the CPU, in place of ``of_halves``.
     """
     if not STATUS.loaded:
         return otherwise
     compiled = operator(name), operator(f"{name}_backward")
     computed = _COMPUTED if float32 else _COMPUTED - {torch.float32}
+    differentiated = _COMPUTED | {torch.bfloat16} if quick else _COMPUTED
     return Kernels(
         _forward(compiled[0], computed, of_halves.forward, otherwise.forward) if forward else otherwise.forward,
-        _backward(compiled[1], of_halves.backward, otherwise.backward) if backward else otherwise.backward,
+        _backward(compiled[1], differentiated, of_halves.backward, otherwise.backward)
+        if backward
+        else otherwise.backward,
     )
 
 
@@ -86,11 +91,14 @@ def _forward(
 
 
 def _backward(
-    compiled: Callable[..., Tensor], of_halves: Callable[..., Tensor], otherwise: Callable[..., Tensor]
+    compiled: Callable[..., Tensor],
+    computed: frozenset[torch.dtype],
+    of_halves: Callable[..., Tensor],
+    otherwise: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     def fused_backward(grad_output: Tensor, saved: Tensor, *parameters: Any) -> Tensor:
         if saved.is_cpu:
-            if saved.dtype in _COMPUTED:
+            if saved.dtype in computed:
                 numbers = _numbers(parameters) if parameters else parameters
                 return compiled(grad_output, saved, *numbers)
             if saved.dtype in HALF_TYPES:
