@@ -185,8 +185,7 @@ def _attainable(held_out: pd.DataFrame, calibrated: pd.DataFrame) -> str:
         rows += [(FAMILIES[family], name, *_scores(_score(find, of_family))) for name, find in detectors.items()]
     return (
         "Trees were boosted on all quantities that the rules and other tools go by, of the seeds of the fit. This is"
-        " how they do on those that were held out.\n\n"
-        + _table(("optimiser", "verdict of", *_SCORES), rows)
+        " how they do on those that were held out.\n\n" + _table(("optimiser", "verdict of", *_SCORES), rows)
     )
 
 
