@@ -19,7 +19,6 @@ struct Smooth {
   static constexpr bool wide = false;     // whether float32 numbers have to be computed in float64
   static constexpr bool selects = false;  // whether a derivative of 0 makes a gradient 0, whatever it multiplies
   static constexpr bool waves = false;    // whether it takes angles, and answers only those that fit
-  static constexpr bool quick = false;    // whether its derivative is made faster than it is looked up
 };
 
 // An infinite grad_output must not become NaN where a piecewise derivative is zero.
@@ -32,10 +31,6 @@ template <bool, class T>
 TORCHACT_INLINE T gradient(T grad_output, Scaled<T> derivative) {
   return times(grad_output, derivative);
 }
-
-struct Quick : Smooth {
-  static constexpr bool quick = true;
-};
 
 struct Piecewise : Smooth {
   static constexpr bool selects = true;
@@ -82,7 +77,7 @@ struct Tanh : Smooth {
 
 /// log σ(x) = min(x, 0) - log(1 + exp(-|x|)); σ(-x)
 template <class T>
-struct LogSigmoid : Quick {
+struct LogSigmoid : Smooth {
   T zero = unknown(T(0));
   SigmoidBounds<T> bounds;
   TORCHACT_NO_PARAMETERS(LogSigmoid)
@@ -102,7 +97,7 @@ TORCHACT_INLINE T square_of_inverse(T t) {
 
 /// x / (1 + |x|); 1 / (1 + |x|)²
 template <class T>
-struct Softsign : Quick {
+struct Softsign : Smooth {
   TORCHACT_NO_PARAMETERS(Softsign)
   // Beyond 2^60 it is ±1, and ∞ / ∞ would be NaN.
   TORCHACT_INLINE T value(T x) const {
@@ -169,7 +164,7 @@ struct Threshold : Piecewise {
 
 /// max(0, x)²; 2 max(0, x)
 template <class T>
-struct SquaredReLU : Quick {
+struct SquaredReLU : Smooth {
   TORCHACT_NO_PARAMETERS(SquaredReLU)
   TORCHACT_INLINE T value(T x) const {
     const T positive = at_least(x, T(0));
@@ -192,7 +187,7 @@ struct LeftBounds {
 
 /// x where x > 0, else α (exp(x) - 1)
 template <class T>
-struct ELU : Quick {
+struct ELU : Smooth {
   T alpha;
   LeftBounds<T> bounds;
   TORCHACT_INLINE explicit ELU(const double* p) : alpha(T(p[0])) {}
@@ -208,7 +203,7 @@ struct ELU : Quick {
 
 /// λ times ELU, with the α and λ that keep mean 0 and variance 1 (Klambauer et al. 2017, equation 14)
 template <class T>
-struct SELU : Quick {
+struct SELU : Smooth {
   static constexpr double kAlpha = 1.6732632423543772848, kScale = 1.0507009873554804934;
   LeftBounds<T> bounds;
   TORCHACT_NO_PARAMETERS(SELU)
@@ -641,7 +636,7 @@ struct Hardshrink : Piecewise {
 
 /// exp(-x²); -2 x exp(-x²)
 template <class T>
-struct Gaussian : Quick {
+struct Gaussian : Smooth {
   T most = unknown(is_float<T> ? T(10.5) : T(27.6)), least = -most;  // beyond them it is 0
   TORCHACT_NO_PARAMETERS(Gaussian)
   TORCHACT_INLINE T inside(T x) const { return clamp(x, least, most); }

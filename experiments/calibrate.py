@@ -153,7 +153,7 @@ def summarise(
         "settings": dataclasses.asdict(settings),
         "fitted_thresholds": fitted,
         "held_out": _scores_by_family(runs),
-        "other_kinds": _scores_by_family(others),
+        **({"other_kinds": _scores_by_family(others)} if len(others) else {}),
     }
 
 

@@ -158,8 +158,9 @@ def _transformer(residual: bool) -> Callable[[Make, int], nn.Module]:
 
 
 def _simple_recurrent(activation: Make, depth: int) -> nn.Module:
-    nonlinearity = type(activation()).__name__.lower()
-    return Recurrent(functools.partial(nn.RNN, nonlinearity=nonlinearity), depth)
+    record = modules.activation_of(activation())
+    assert record is not None
+    return Recurrent(functools.partial(nn.RNN, nonlinearity=record.key), depth)
 
 
 #: Each kind of network by its name.

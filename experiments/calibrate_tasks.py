@@ -40,15 +40,14 @@ def _standardised(classes: Tensor) -> Tensor:
     return (classes - (digits.CLASSES - 1) / 2) / math.sqrt((digits.CLASSES**2 - 1) / 12)
 
 
-def _squared_error(outputs: Outputs, images: Tensor, classes: Tensor) -> Tensor:
+def _squared_error(outputs: Outputs, classes: Tensor) -> Tensor:
     return nn.functional.mse_loss(_first(outputs).squeeze(1), _standardised(classes))
 
 
 def _explained(outputs: Outputs, classes: Tensor) -> float:
     """Return the fraction of the variance that is explained, at least 0; of NaN 0, too."""
-    numbers = _standardised(classes)
-    error = nn.functional.mse_loss(_first(outputs).squeeze(1), numbers)
-    return max(0.0, 1 - (error / numbers.var(correction=0)).item())
+    variance = _standardised(classes).var(correction=0)
+    return max(0.0, 1 - (_squared_error(outputs, classes) / variance).item())
 
 
 def _of_two_heads(outputs: Outputs, images: Tensor, classes: Tensor) -> Tensor:
@@ -57,5 +56,5 @@ def _of_two_heads(outputs: Outputs, images: Tensor, classes: Tensor) -> Tensor:
 
 
 CLASSIFICATION = Task(_cross_entropy, _accuracy)
-REGRESSION = Task(_squared_error, _explained)
+REGRESSION = Task(lambda outputs, images, classes: _squared_error(outputs, classes), _explained)
 TWO_HEADS = Task(_of_two_heads, _accuracy)  #: classes, and the mean of an image's pixels

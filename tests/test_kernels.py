@@ -23,7 +23,7 @@ from tests.conftest import (
     value_and_grad,
 )
 from torchact import catalogue, kernels
-from torchact.kernels import extension, reference, tables
+from torchact.kernels import choice, extension, reference, tables
 
 ROOT = Path(__file__).parent.parent
 
@@ -178,11 +178,12 @@ def test_the_functions_that_take_longer_than_a_table_s_entry_have_tables():
 
 def test_derivatives_that_are_computed_faster_than_looked_up_have_none():
     """Of bfloat16, and where there are vectors."""
-    quick = {"logsigmoid", "softsign", "squared_relu", "elu", "selu", "gaussian"}
     computed = {(case.key, dtype) for (case, dtype), directions in TABULATED.items() if not directions["backward"]}
     has_vectors = kernels.status().instruction_set in ("AVX2", "AVX-512")
-    assert {key for key, dtype in computed if dtype is torch.bfloat16} & quick == (quick if has_vectors else set())
-    assert {key for key, dtype in computed if dtype is torch.float16} & quick == set()
+    assert {key for key, dtype in computed if dtype is torch.bfloat16} & choice.QUICK == (
+        choice.QUICK if has_vectors else set()
+    )
+    assert {key for key, dtype in computed if dtype is torch.float16} & choice.QUICK == set()
 
 
 @pytest.mark.parametrize(("case", "dtype"), TABULATED, ids=str)

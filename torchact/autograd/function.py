@@ -36,6 +36,11 @@ _STRIDED = torch.strided
 _HALF_TYPES = frozenset((torch.bfloat16, torch.float16))
 
 
+def _is_dense_and_real(x: Tensor) -> bool:
+    """Whether hand-derived derivatives are for tensors like this one: not sparse, nested or complex."""
+    return x.layout is _STRIDED and not x.dtype.is_complex and not x.is_nested
+
+
 def _as_one_operator(
     formula: Callable[..., Tensor],
     torch_function: Callable[..., Tensor] | None = None,
@@ -57,9 +62,7 @@ def _as_one_operator(
             if not isinstance(x, Tensor):
                 name = "input" if x is tensors[0] else "other"
                 raise TypeError(f"{name}: expected a tensor, got {x!r} of type {type(x).__name__}")
-        if torch_function is not None and any(
-            x.is_nested or x.layout is not _STRIDED or x.is_complex() for x in tensors
-        ):
+        if torch_function is not None and not all(map(_is_dense_and_real, tensors)):
             return torch_function(*arguments)
         if not any(x.dtype in _HALF_TYPES for x in tensors):
             result = formula(*arguments)
@@ -77,11 +80,6 @@ def _any_requires_grad(parameters: tuple[Any, ...]) -> bool:
         if type(parameter) is not float and isinstance(parameter, Tensor) and parameter.requires_grad:
             return True
     return False
-
-
-def _is_differentiated(x: Tensor) -> bool:
-    """Whether hand-derived derivatives are for tensors like this one."""
-    return x.layout is _STRIDED and not x.dtype.is_complex and not x.is_nested
 
 
 def _by_position(activation: catalogue.Activation) -> Callable[..., Tensor] | None:
@@ -178,7 +176,7 @@ class ActivationFunction(torch.autograd.Function, metaclass=_DirectBackward):
             return cls.formula(input, *parameters)
         if not (input.requires_grad and _grad_is_enabled()):
             return cls.forward_kernel(input, *parameters)
-        if not _is_differentiated(input):
+        if not _is_dense_and_real(input):
             return cls.formula(input, *parameters)
         return cls.node(input, *parameters)
 
@@ -275,7 +273,7 @@ class PairFunction(ActivationFunction):
             return cls.formula(first, second, *parameters)
         if not ((first.requires_grad or second.requires_grad) and _grad_is_enabled()):
             return cls.forward_kernel(first, second, *parameters)
-        if not (_is_differentiated(first) and _is_differentiated(second)):
+        if not (_is_dense_and_real(first) and _is_dense_and_real(second)):
             return cls.formula(first, second, *parameters)
         return cls.node(first, second, *parameters)
 

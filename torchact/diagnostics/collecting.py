@@ -184,6 +184,8 @@ class Collector:
         """Begin new totals of all probes, if they are on one device as rows of one tensor."""
         devices = {probe.totals.device for probe in self.probes}
         shape = (len(self.probes), probes.TOTALS)
+        self._layout_of_totals = Layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS)
+        self._layout_of_samples = Layout(self._names, 2)
         self._totals = torch.zeros(shape, dtype=torch.float64, device=devices.pop()) if len(devices) == 1 else None
         for i, probe in enumerate(self.probes):
             probe.place(torch.zeros_like(probe.totals) if self._totals is None else self._totals[i])
@@ -198,8 +200,8 @@ class Collector:
         seen = [(0, -1) if row in awaited else (p.samples, p.calls) for row, p in enumerate(self.probes)]
         samples = torch.tensor(seen, dtype=torch.float64)
         blocks = {
-            "totals": Block(self._layout(self._names, probes.TOTALS, _LARGEST_OF_TOTALS, shared=False), totals),
-            "samples": Block(self._layout(self._names, 2, shared=False), samples),
+            "totals": Block(self._layout_of_totals, totals),
+            "samples": Block(self._layout_of_samples, samples),
         }
         for probe in self._probes_with_units:
             if probe.units is not None and self._samples_in_window[probe.name] >= self._window:
@@ -219,21 +221,18 @@ class Collector:
 
     def _reduced(self, first: Mapping[Key, Tensor], *others: Mapping[Key, Tensor]) -> list[Block]:
         """Return the statistics of what this rank has to count of each tensor; mappings have the same keys."""
-        layout = self._layout_of_parameters(first, statistics.SIZE, (statistics.SIZE - 1,))
+        layout = self._layout_of_parameters("statistics", first, statistics.SIZE, (statistics.SIZE - 1,))
         tensors = [tensor for mapping in (first, *others) for tensor in mapping.values()]
         own = [_own(tensor.detach()) for tensor in tensors] if self._spread else tensors
         rows = statistics.reduce_each(own).view(1 + len(others), len(layout.keys), statistics.SIZE)
         return [Block(layout, part) for part in rows.unbind()]
 
-    def _layout_of_parameters(self, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()) -> Layout:
+    def _layout_of_parameters(
+        self, what: str, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()
+    ) -> Layout:
         keys = tuple(keys)
         shared = tuple(key not in self._spread for key in keys) if self._spread else True
-        return self._layout(keys, width, largest, shared=shared)
-
-    def _layout(
-        self, keys: tuple[Key, ...], width: int, largest: tuple[int, ...] = (), *, shared: tuple[bool, ...] | bool
-    ) -> Layout:
-        return self._unless_equal(f"layout of width {width}", Layout(keys, width, largest, shared))
+        return self._unless_equal(what, Layout(keys, width, largest, shared))
 
     def _unless_equal(self, what: str, new: Made) -> Made:
         """Return the latest one instead if it is equal: a reading that is kept then holds little of its own.
@@ -259,7 +258,7 @@ class Collector:
                 limits.setdefault((self._epsilons * epsilon) ** 2 * correction, {})[key] = _own(moment)
         if not limits:
             return {}
-        layout = self._layout_of_parameters((key for moments in limits.values() for key in moments), 2)
+        layout = self._layout_of_parameters("near epsilon", (key for moments in limits.values() for key in moments), 2)
         counts = [_count_below(limit, list(moments.values())) for limit, moments in limits.items()]
         return {"near epsilon": Block(layout, torch.cat([rows.to(counts[0].device) for rows in counts]))}
 

@@ -424,7 +424,8 @@ def small_steps(evidence: Evidence) -> Iterator[Verdict]:
     """
     limit = evidence.thresholds.update_ratio_low
     ratios = _running_update_ratios(evidence)
-    outside = [name for name in _in_all(ratios, lambda ratio: ratio < limit) if name not in _growing(evidence, ratios)]
+    growing = _growing(evidence, ratios)
+    outside = [name for name in _in_all(ratios, lambda ratio: ratio < limit) if name not in growing]
     if outside:
         yield _update_ratio(tuple(outside), min(ratios[-1][name] for name in outside), limit, len(ratios))
 
@@ -436,7 +437,8 @@ def large_steps(evidence: Evidence) -> Iterator[Verdict]:
     """
     limit = evidence.thresholds.update_ratio_high
     ratios = _running_update_ratios(evidence)
-    outside = [name for name in _in_all(ratios, lambda ratio: ratio > limit) if name not in _zero_at_first(evidence)]
+    zero_at_first = _zero_at_first(evidence)
+    outside = [name for name in _in_all(ratios, lambda ratio: ratio > limit) if name not in zero_at_first]
     if outside:
         yield _update_ratio(tuple(outside), max(ratios[-1][name] for name in outside), limit, len(ratios))
 

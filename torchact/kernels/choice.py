@@ -95,16 +95,16 @@ _ALWAYS = (
     "snake",
 )
 
-#: Those of the former whose gradients of bfloat16 are computed faster than they are looked up, if not by the baseline's
+#: Those whose gradients of bfloat16 are computed faster than they are looked up, if not by the baseline's
 #: instructions.
-_QUICK = frozenset(("logsigmoid", "softsign", "squared_relu", "elu", "selu", "gaussian"))
+QUICK = frozenset(("logsigmoid", "softsign", "squared_relu", "elu", "selu", "gaussian"))
 _COMPUTES_QUICKLY = STATUS.instruction_set != "baseline"
 
 #: The kernels of every activation of one tensor. :func:`register` adds a user's own.
 KERNELS: Mapping[str, Kernels] = MappingProxyType(
     _kernels := {
         **PLAIN,
-        **{key: _fused(key, quick=key in _QUICK and _COMPUTES_QUICKLY) for key in _ALWAYS},
+        **{key: _fused(key, quick=key in QUICK and _COMPUTES_QUICKLY) for key in _ALWAYS},
         "sigmoid": _fused("sigmoid", backward=False),
         "tanh": _fused("tanh", float32=not TORCH_HAS_FAST_TANH, backward=False),
         # torch's gradient of half types is accurate, and faster than a table.
