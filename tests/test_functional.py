@@ -322,6 +322,15 @@ def test_complex_gradients_are_torch_s(torch_case):
         assert actual == expected
 
 
+@pytest.mark.parametrize(("name", "argument"), [("elu", "alpha"), ("celu", "alpha"), ("softplus", "beta")])
+def test_none_is_no_number(name, argument):
+    """Where torch's refuses it; a limit of SwiGLU may be None."""
+    x = torch.ones(3)
+    for function in (getattr(functional, name), getattr(F, name)):
+        with pytest.raises(TypeError):
+            function(x, **{argument: None})
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
 def test_types_without_a_kernel_raise_as_torch_does(torch_case, dtype):
     x = torch.zeros(2, 2).to(dtype)

@@ -24,11 +24,16 @@ def _compiles_for(input: Tensor) -> bool:
 
 
 def _numbers(parameters: tuple[Any, ...]) -> tuple[float, ...]:
-    """Return the parameters as operators take them: None is no limit, and a tensor without dimensions a number."""
+    """Return the parameters as operators take them: a tensor without dimensions is a number."""
     for parameter in parameters:
         if type(parameter) is not float:
-            return tuple(math.inf if parameter is None else float(parameter) for parameter in parameters)
+            return tuple(map(float, parameters))
     return parameters  # as they nearly always are
+
+
+def _limits(parameters: tuple[Any, ...]) -> tuple[float, ...]:
+    """Return the same of parameters that may be None, which is no limit."""
+    return _numbers(tuple(math.inf if parameter is None else parameter for parameter in parameters))
 
 
 def fused(
@@ -134,14 +139,14 @@ def fused_pair(name: str, otherwise: Kernels, *, forward: bool = True, sums: boo
 
     def fused_forward(first: Tensor, second: Tensor, *parameters: Any) -> Tensor:
         if takes(first, second):
-            return compiled_forward(first, second, *_numbers(parameters))
+            return compiled_forward(first, second, *_limits(parameters))
         return otherwise.forward(first, second, *parameters)
 
     def fused_backward(grad_output: Tensor, first: Tensor, second: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
         if takes(first, second) and grad_output.dtype is first.dtype:
             if sums and first.dtype in HALF_TYPES:
                 grad_output, first, second = grad_output.float(), first.float(), second.float()
-            return compiled_backward(grad_output, first, second, *_numbers(parameters))
+            return compiled_backward(grad_output, first, second, *_limits(parameters))
         return otherwise.backward(grad_output, first, second, *parameters)
 
     return Kernels(fused_forward if forward else otherwise.forward, fused_backward)
@@ -164,12 +169,12 @@ def fused_packed(name: str, otherwise: Kernels) -> Kernels:
 
     def fused_forward(input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any) -> Tensor:
         if takes(input, dim, gate):
-            return compiled_forward(input, dim, gate == "first", *_numbers(parameters))
+            return compiled_forward(input, dim, gate == "first", *_limits(parameters))
         return otherwise.forward(input, dim, gate, *parameters)  # which raises, if it is not the dtype
 
     def fused_backward(grad_output: Tensor, input: Tensor, dim: int, gate: catalogue.Gate, *parameters: Any) -> Tensor:
         if takes(input, dim, gate) and grad_output.dtype is input.dtype:
-            return compiled_backward(grad_output, input, dim, gate == "first", *_numbers(parameters))
+            return compiled_backward(grad_output, input, dim, gate == "first", *_limits(parameters))
         return otherwise.backward(grad_output, input, dim, gate, *parameters)
 
     return Kernels(fused_forward, fused_backward)
