@@ -14,43 +14,48 @@ using cpu::Moments;
 using cpu::StatisticsContext;
 using cpu::UnitsContext;
 
+// What is known of some numbers' magnitudes, as their bits, which are ordered as they are; those of NaN are the largest.
+template <class Bits>
+struct Magnitudes {
+  int64_t nonzero;
+  Bits smallest, largest;  // of those that are not zero
+};
+
 // Counts numbers by the upper bits of their exponents, at most kMost of them at once. Bins are bytes, of which a vector
 // has many; a count in each of its lanes is one, too.
 struct ExponentBins {
-  static constexpr int kShift = 23 + 2, kAtOnce = 7, kLanes = 64;
+  static constexpr int kShift = 23 + 2, kAtOnce = 4, kLanes = 64;
   static constexpr int64_t kMost = 1 << 12;
   static_assert(kMost / kLanes <= std::numeric_limits<uint8_t>::max());
 
   static int32_t bits_of(float x) { return __builtin_bit_cast(int32_t, x) & 0x7fffffff; }
 
-  // Nearly always all but zeros lie within a few bins of the largest: from there down, some bins at a time, it is counted
-  // how many numbers reach each bin.
-  static void add(const float* x, int64_t count, int32_t largest, int64_t* bins) {
-    alignas(64) uint8_t bin_of[kMost];
-    for (int64_t i = 0; i < count; ++i) bin_of[i] = uint8_t(bits_of(x[i]) >> kShift);
-    const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
-    for (int64_t i = count; i < end; ++i) bin_of[i] = 0;
-    int top = largest >> kShift;
-    int64_t reached = 0, lowest = end;
-    do {
-      add_some(bin_of, end, top, reached, lowest, bins);
-      top -= kAtOnce;
-    } while (reached + lowest < end);
-    bins[0] += lowest - (end - count);
+  // From the largest number's bin down, some bins at a time, it is counted how many numbers reach each; all that are not
+  // zero reach the smallest one's.
+  static void add(const float* x, int64_t count, const Magnitudes<int32_t>& m, int64_t* bins) {
+    bins[0] += count - m.nonzero;
+    if (m.nonzero == 0) return;
+    const int lowest = m.smallest >> kShift;
+    int64_t reached = 0;
+    if (m.largest >> kShift != lowest) {
+      alignas(64) uint8_t bin_of[kMost];
+      for (int64_t i = 0; i < count; ++i) bin_of[i] = uint8_t(bits_of(x[i]) >> kShift);
+      const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
+      for (int64_t i = count; i < end; ++i) bin_of[i] = 0;
+      for (int top = m.largest >> kShift; top > lowest; top -= kAtOnce) add_some(bin_of, end, top, lowest, reached, bins);
+    }
+    bins[lowest] += m.nonzero - reached;
   }
 
  private:
-  // Adds those in bins from `top` down, without bin 0, and counts how many reach the last of them and how many are in 0.
-  static void add_some(const uint8_t* bin_of, int64_t end, int top, int64_t& reached, int64_t& lowest, int64_t* bins) {
-    uint8_t edges[kAtOnce], reaching[kAtOnce][kLanes] = {}, in_lowest[kLanes] = {};
-    for (int k = 0; k < kAtOnce; ++k) edges[k] = top > k ? top - k : std::numeric_limits<uint8_t>::max();
-    for (int64_t i = 0; i < end; i += kLanes) {
+  // Adds those in bins from `top` down, but for the lowest, to those that have reached one.
+  static void add_some(const uint8_t* bin_of, int64_t end, int top, int lowest, int64_t& reached, int64_t* bins) {
+    uint8_t edges[kAtOnce], reaching[kAtOnce][kLanes] = {};
+    for (int k = 0; k < kAtOnce; ++k) edges[k] = top - k > lowest ? top - k : std::numeric_limits<uint8_t>::max();
+    for (int64_t i = 0; i < end; i += kLanes)
       for (int k = 0; k < kAtOnce; ++k)
         for (int j = 0; j < kLanes; ++j) reaching[k][j] += bin_of[i + j] >= edges[k];
-      for (int j = 0; j < kLanes; ++j) in_lowest[j] += bin_of[i + j] == 0;
-    }
-    lowest = sum(in_lowest);
-    for (int k = 0; k < kAtOnce && top > k; ++k) {
+    for (int k = 0; k < kAtOnce && top - k > lowest; ++k) {
       const int64_t reaching_bin = sum(reaching[k]);
       bins[top - k] += reaching_bin - reached;
       reached = reaching_bin;
@@ -67,6 +72,7 @@ struct ExponentBins {
 template <class T>
 struct Statistics {
   using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // signed, because those are quicker to compare
+  using Unsigned = std::make_unsigned_t<Bits>;
   static constexpr int kLanes = 32;           // independent sums, so that they can be vectors
   static constexpr int64_t kChunk = ExponentBins::kMost;  // that the nearest cache holds from one loop to the next
   static constexpr int kMantissa = std::numeric_limits<T>::digits - 1;
@@ -84,12 +90,12 @@ struct Statistics {
       cpu::prefetch(x + i + kAheadBytes / sizeof(T), kLanes * sizeof(T));
       for (int j = 0; j < kLanes; ++j) {
         total[j] += x[i + j];
-        squares[j] += double(x[i + j]) * x[i + j];
+        squares[j] = with_square(squares[j], x[i + j]);
       }
     }
     for (; i < count; ++i) {
       total[0] += x[i];
-      squares[0] += double(x[i]) * x[i];
+      squares[0] = with_square(squares[0], x[i]);
     }
     for (int j = 0; j < kLanes; ++j) {
       m.total += total[j];
@@ -97,21 +103,23 @@ struct Statistics {
     }
   }
 
-  // Returns the bits of the largest magnitude.
-  static Bits add_magnitudes(const T* x, int64_t count, T smallest_normal, Moments& m) {
-    const Bits smallest = bits_of(smallest_normal);
-    Bits zeros = 0, below = 0, largest = 0;
+  static Magnitudes<Bits> magnitudes(const T* x, int64_t count) {
+    Bits nonzero = 0, largest = 0;
+    Unsigned below_smallest = std::numeric_limits<Unsigned>::max();  // its bits less one, which zero has none below
     for (int64_t i = 0; i < count; ++i) {
       const Bits bits = bits_of(x[i]);
-      zeros += bits == 0;
-      below += bits < smallest;
+      const Unsigned below = Unsigned(bits) - 1;
+      nonzero += bits < 1 ? bits : 1;
+      below_smallest = below < below_smallest ? below : below_smallest;
       largest = bits > largest ? bits : largest;
     }
-    m.zeros += zeros;
-    m.subnormal += below - zeros;
-    const double magnitude = __builtin_bit_cast(T, largest);
-    if (magnitude > m.largest) m.largest = magnitude;
-    return largest;
+    return {nonzero, Bits(below_smallest + 1), largest};
+  }
+
+  static int64_t count_below(const T* x, int64_t count, Bits limit) {
+    Bits found = 0;
+    for (int64_t i = 0; i < count; ++i) found += bits_of(x[i]) < limit;
+    return found;
   }
 
   static int64_t count_non_finite(const T* x, int64_t count) {
@@ -139,10 +147,16 @@ struct Statistics {
   static void chunk(const T* x, int64_t count, const StatisticsContext& context) {
     Moments& m = *context.moments;
     add_sums(x, count, m);
-    const Bits largest = add_magnitudes(x, count, T(context.smallest_normal), m);
-    if (bits_of(std::numeric_limits<T>::infinity()) <= largest) m.non_finite += count_non_finite(x, count);
+    const Magnitudes<Bits> found = magnitudes(x, count);
+    const int64_t zeros = count - found.nonzero;
+    const Bits normal = bits_of(T(context.smallest_normal));
+    const double largest = __builtin_bit_cast(T, found.largest);
+    m.zeros += zeros;
+    if (largest > m.largest) m.largest = largest;
+    if (found.nonzero > 0 && found.smallest < normal) m.subnormal += count_below(x, count, normal) - zeros;
+    if (bits_of(std::numeric_limits<T>::infinity()) <= found.largest) m.non_finite += count_non_finite(x, count);
     for (int k = 0; k < context.intervals; ++k) m.within += count_within(x, count, T(context.low[k]), T(context.high[k]));
-    if (context.bins) count_bins(x, count, largest, context.bins);
+    if (context.bins) count_bins(x, count, found, context.bins);
   }
 
   static void run(const void* const* inputs, void* const*, int64_t count, const void* context_) {
@@ -159,13 +173,21 @@ struct Statistics {
   }
 
  private:
-  static void count_bins(const T* x, int64_t count, Bits largest, int64_t* bins) {
+  // The square of a float32 number is exact in float64, where one rounding and two are the same.
+  static double with_square(double sum, T x) {
+#ifdef __FMA__
+    if constexpr (sizeof(T) == 4) return __builtin_fma(double(x), double(x), sum);
+#endif
+    return sum + double(x) * x;
+  }
+
+  static void count_bins(const T* x, int64_t count, const Magnitudes<Bits>& found, int64_t* bins) {
     if constexpr (sizeof(T) == 4) {
-      ExponentBins::add(x, count, largest, bins);
+      ExponentBins::add(x, count, found, bins);
     } else {
       float narrow[kChunk];
       for (int64_t i = 0; i < count; ++i) narrow[i] = float(x[i]);
-      ExponentBins::add(narrow, count, ExponentBins::bits_of(float(__builtin_bit_cast(T, largest))), bins);
+      ExponentBins::add(narrow, count, Statistics<float>::magnitudes(narrow, count), bins);
     }
   }
 };
