@@ -1,17 +1,10 @@
 // The operators torch.ops.torchact.*: their schemas, and what they do for each device.
-#include <Python.h>
-
 #include <string>
 #include <tuple>
 
 #include "accelerate.h"
 #include "run.h"
-
-// Importing torchact._kernels loads this library, which registers the operators; the module itself is empty.
-PyMODINIT_FUNC PyInit__kernels(void) {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", nullptr, 0, nullptr};
-  return PyModule_Create(&definition);
-}
+#include "sums.h"
 
 namespace torchact {
 namespace {
@@ -217,7 +210,11 @@ cpu::Intervals intervals_of(const Tensor& intervals) {
   return {int(n), low, low + n};
 }
 
-cpu::Source source(const Tensor& tensor) { return {operands({&tensor}), tensor.scalar_type()}; }
+cpu::Source source(const Tensor& tensor) {
+  cpu::Source source{tensor.const_data_ptr(), tensor.numel(), type_of(tensor.scalar_type())};
+  if (!tensor.is_contiguous()) source.strided = std::make_unique<Operands>(operands({&tensor}));
+  return source;
+}
 
 cpu::Statistics reduced(const Tensor& input, const cpu::Intervals& intervals, cpu::Counted counted) {
   const cpu::Source only = source(input);
@@ -236,15 +233,6 @@ void check_sums_of_each(const Tensor& sums, const std::vector<Tensor>& inputs, i
   for (const Tensor& input : inputs) check_sums(sums, input, expected, expected);
 }
 
-constexpr int kSums = 6, kMoments = kSums + 1, kBinned = kMoments + kBins;
-
-std::array<double, kSums> sums_of(const Tensor& input, const cpu::Moments& m) {
-  return {double(input.numel()), m.total, m.squares, double(m.zeros), double(m.non_finite), double(m.subnormal)};
-}
-
-// NaN where there is one
-double largest_of(const cpu::Moments& m) { return m.squares == m.squares ? m.largest : m.squares; }
-
 // (count, sum, squares, zeros, non-finite, subnormal, within the intervals, exponents…, largest magnitude)
 Tensor statistics(const Tensor& input, const Tensor& intervals, bool exponents) {
   const cpu::Counted counted = exponents ? cpu::Counted::exponents : cpu::Counted::moments;
@@ -255,19 +243,11 @@ Tensor statistics(const Tensor& input, const Tensor& intervals, bool exponents) 
   shape.strides[0][0] = 1;
   Tensor result = empty(shape, 0, intervals);
   double* out = result.mutable_data_ptr<double>();
-  for (double value : sums_of(input, s.moments)) *out++ = value;
+  for (double value : sums_of(input.numel(), s.moments)) *out++ = value;
   *out++ = double(s.moments.within);
   for (int64_t count : s.exponents) *out++ = double(count);
   *out = largest_of(s.moments);
   return result;
-}
-
-void merge(double*& out, const Tensor& input, const cpu::Statistics& s) {
-  for (double value : sums_of(input, s.moments)) *out++ += value;
-  for (int64_t count : s.exponents) *out++ += double(count);
-  const double largest = largest_of(s.moments);
-  if (!(largest <= *out) && *out == *out) *out = largest;
-  ++out;
 }
 
 // Merges the statistics of a tensor into `sums`, which have bins of exponents or have none.
@@ -275,7 +255,7 @@ void add_statistics(Tensor sums, const Tensor& input) {
   check_sums(sums, input, kMoments, kBinned);
   const cpu::Counted counted = sums.numel() == kBinned ? cpu::Counted::bins : cpu::Counted::moments;
   double* out = sums.mutable_data_ptr<double>();
-  merge(out, input, reduced(input, {}, counted));
+  merge(out, input.numel(), reduced(input, {}, counted));
 }
 
 std::vector<cpu::Statistics> reduced(const std::vector<Tensor>& inputs, const cpu::Intervals& intervals,
@@ -290,27 +270,15 @@ void add_statistics_of_each(Tensor sums, std::vector<Tensor> inputs) {
   check_sums_of_each(sums, inputs, kMoments);
   double* out = sums.mutable_data_ptr<double>();
   std::size_t i = 0;
-  for (const cpu::Statistics& s : reduced(inputs, {}, cpu::Counted::moments)) merge(out, inputs[i++], s);
+  for (const cpu::Statistics& s : reduced(inputs, {}, cpu::Counted::moments)) merge(out, inputs[i++].numel(), s);
 }
 
-void count(double*& out, const Tensor& input, const cpu::Statistics& s) {
-  *out++ += double(input.numel());
-  *out++ += double(s.moments.within);
-}
-
-// Adds to `sums` how many entries there are, and how many of them lie in the intervals.
-void add_within(Tensor sums, const Tensor& input, const Tensor& intervals) {
-  check_sums(sums, input, 2, 2);
-  double* out = sums.mutable_data_ptr<double>();
-  count(out, input, reduced(input, intervals_of(intervals), cpu::Counted::within));
-}
-
-// The same of several tensors.
+// Adds to `sums` how many entries each tensor has, and how many of them lie in the intervals.
 void add_within_of_each(Tensor sums, std::vector<Tensor> inputs, const Tensor& intervals) {
   check_sums_of_each(sums, inputs, 2);
   double* out = sums.mutable_data_ptr<double>();
   std::size_t i = 0;
-  for (const cpu::Statistics& s : reduced(inputs, intervals_of(intervals), cpu::Counted::within)) count(out, inputs[i++], s);
+  for (const cpu::Statistics& s : reduced(inputs, intervals_of(intervals), cpu::Counted::within)) count(out, inputs[i++].numel(), s);
 }
 
 // A tensor of which a dimension has units: `outer` times `units` times `inner` entries.
@@ -335,7 +303,7 @@ Units units_of(const Tensor& largest, const Tensor& input, int64_t dim) {
 // Raises the largest magnitudes of the units along a dimension to those of their entries.
 void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
   const Units u = units_of(largest, input, dim);
-  cpu::largest_of_units(input.const_data_ptr(), input.scalar_type(), u.outer, u.units, u.inner,
+  cpu::largest_of_units(input.const_data_ptr(), type_of(input.scalar_type()), u.outer, u.units, u.inner,
                         largest.mutable_data_ptr<float>());
 }
 
@@ -364,10 +332,6 @@ void add_within_of_each(Tensor sums, std::vector<Tensor> inputs, const Tensor& i
     cuda::add_within(operands({&input}), input.scalar_type(), intervals_of(intervals), out);
     out += 2;
   }
-}
-
-void add_within(Tensor sums, const Tensor& input, const Tensor& intervals) {
-  add_within_of_each(sums, {input}, intervals);
 }
 
 void add_largest_of_units(Tensor largest, const Tensor& input, int64_t dim) {
@@ -428,7 +392,6 @@ STABLE_TORCH_LIBRARY(torchact, m) {
   m.def("statistics(Tensor input, Tensor intervals, bool exponents) -> Tensor");
   m.def("add_statistics(Tensor(a!) sums, Tensor input) -> ()");
   m.def("add_statistics_of_each(Tensor(a!) sums, Tensor[] inputs) -> ()");
-  m.def("add_within(Tensor(a!) sums, Tensor input, Tensor intervals) -> ()");
   m.def("add_within_of_each(Tensor(a!) sums, Tensor[] inputs, Tensor intervals) -> ()");
   m.def("add_largest_of_units(Tensor(a!) largest, Tensor input, int dim) -> ()");
   m.def("instruction_set() -> str");
@@ -444,7 +407,6 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CPU, m) {
   m.impl("add_statistics", TORCH_BOX(&torchact::add_statistics));
   m.impl("add_statistics_of_each", TORCH_BOX(&torchact::add_statistics_of_each));
   m.impl("add_within_of_each", TORCH_BOX(&torchact::add_within_of_each));
-  m.impl("add_within", TORCH_BOX(&torchact::add_within));
   m.impl("add_largest_of_units", TORCH_BOX(&torchact::add_largest_of_units));
 }
 
@@ -453,7 +415,6 @@ STABLE_TORCH_LIBRARY_IMPL(torchact, CUDA, m) {
   torchact::implement<torchact::cuda::run, torchact::cuda::softmax>(m);
   m.impl("add_statistics", TORCH_BOX(&torchact::on_cuda::add_statistics));
   m.impl("add_statistics_of_each", TORCH_BOX(&torchact::on_cuda::add_statistics_of_each));
-  m.impl("add_within", TORCH_BOX(&torchact::on_cuda::add_within));
   m.impl("add_within_of_each", TORCH_BOX(&torchact::on_cuda::add_within_of_each));
   m.impl("add_largest_of_units", TORCH_BOX(&torchact::on_cuda::add_largest_of_units));
 }

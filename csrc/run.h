@@ -1,6 +1,7 @@
 // What the operators ask of a device.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -39,9 +40,12 @@ struct Intervals {
 // What is asked for: the moments, with counts of exponents, with those in bins, or only how many lie within the intervals.
 enum class Counted { moments, exponents, bins, within };
 
+// A tensor to reduce.
 struct Source {
-  Operands operands;
-  ScalarType type;
+  const void* data;
+  int64_t count;
+  Type type;
+  std::unique_ptr<Operands> strided = nullptr;  // where its entries do not lie side by side
 };
 
 // Reduces tensors, each in one pass, on all threads together.
@@ -49,7 +53,7 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
 
 // Raises the largest magnitude of each unit to that of the entries of `data`: `outer` times `units` times `inner` of
 // them that lie side by side.
-void largest_of_units(const void* data, ScalarType type, int64_t outer, int64_t units, int64_t inner, float* largest);
+void largest_of_units(const void* data, Type type, int64_t outer, int64_t units, int64_t inner, float* largest);
 
 // The name of the instruction set that runs.
 const char* instruction_set();

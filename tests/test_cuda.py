@@ -405,7 +405,7 @@ def test_the_largest_magnitude_is_nan_where_there_is_one(emulated, dtype):
 def test_what_lies_within_intervals_is_counted_as_on_the_cpu(emulated, layout, dtype):
     x = extremes_and_noise(layout, dtype)
     expected, actual = torch.ones(2, 2, dtype=torch.float64)
-    kernels.add_within(expected, x, INTERVALS)
+    kernels.add_within_of_each(expected, [x], INTERVALS)
     emulated.reduce("add_within", x, INTERVALS.shape[1], *INTERVALS, actual)
     assert actual.tolist() == expected.tolist()
     assert x.numel() == 1 or 1 < actual[1] < actual[0]

@@ -251,7 +251,7 @@ def test_large_tensors_are_computed_piece_by_piece_with_the_same_result(monkeypa
 # ---- the compiled operators
 
 OPERATORS = extension.operator_names() if kernels.status().loaded else []
-SUMS = {"add_statistics": 71, "add_within": 2, "add_within_of_each": 4}  # how many
+SUMS = {"add_statistics": 71, "add_within_of_each": 4}  # how many
 WITH_RESULTS = [name for name in OPERATORS if not name.startswith("add_")]  # the others write into what is given
 
 
@@ -298,6 +298,8 @@ def test_the_status_names_the_instruction_set():
 def test_kernels_of_another_version_say_so():
     with pytest.raises(ImportError, match="have no unheard_of: they are of another version"):
         extension.operator("unheard_of")
+    with pytest.raises(ImportError, match="have no unheard_of: they are of another version"):
+        extension.function("unheard_of")
 
 
 @needs_kernels
@@ -479,10 +481,6 @@ def test_what_lies_within_intervals_is_counted_in_several_tensors(dtype):
     kernels.add_within_of_each(sums, tensors, intervals)
     expected = [[t.numel(), int(((t <= -1) | ((t >= 0.5) & (t <= 1))).sum())] for t in tensors]
     assert sums.tolist() == expected
-    for tensor, row in zip(tensors, expected, strict=True):
-        alone = torch.zeros(2, dtype=torch.float64)
-        kernels.add_within(alone, tensor, intervals)
-        assert alone.tolist() == row
 
 
 @needs_kernels
@@ -515,6 +513,93 @@ def test_the_largest_of_each_unit_does_not_count_nan(dtype, shape):
     kernels.add_largest_of_units(largest, x, 1)
     expected = x.float().abs().nan_to_num(0, posinf=float("inf")).movedim(1, 0).flatten(1)
     assert_same(largest, torch.cat([expected, torch.full((shape[1], 1), 0.5)], 1).amax(1))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_by_addresses_results_are_those_of_the_operators(dtype):
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator).to(dtype) for shape in ((0, 3), (), (2, 3, 50), (3, 7, 9001))]
+    intervals = torch.tensor([[-float("inf"), 0.5], [-1.0, 1.0]], dtype=torch.float64)
+    moments, within = (
+        torch.zeros(len(tensors), 7, dtype=torch.float64),
+        torch.zeros(len(tensors), 2, dtype=torch.float64),
+    )
+    kernels.add_statistics_of_each(moments, tensors)
+    kernels.add_within_of_each(within, tensors, intervals)
+    taken = kernels.statistics_of_each_at([kernels.flat(tensor) for tensor in tensors])
+    assert_same(torch.frombuffer(taken, dtype=torch.float64).view_as(moments), moments)
+    for tensor, expected, expected_within in zip(tensors, moments, within, strict=True):
+        flat = kernels.flat(tensor)
+        sums, binned, expected_binned, inside = (torch.zeros(n, dtype=torch.float64) for n in (7, 71, 71, 2))
+        kernels.add_statistics_at(sums.data_ptr(), False, *flat)
+        assert_same(sums, expected)
+        kernels.add_statistics_at(binned.data_ptr(), True, *flat)
+        kernels.add_statistics(expected_binned, tensor)
+        assert_same(binned, expected_binned)
+        kernels.add_within_at(inside.data_ptr(), intervals.data_ptr(), 2, *flat)
+        assert_same(inside, expected_within)
+    largest, expected_largest = torch.zeros(2, 7)
+    kernels.add_largest_of_units_at(largest.data_ptr(), 3, 7, 9001, *kernels.flat(tensors[-1]))
+    kernels.add_largest_of_units(expected_largest, tensors[-1], 1)
+    assert_same(largest, expected_largest)
+
+
+LIE_ELSEWHERE = {
+    "another device": lambda: torch.ones(2, device="meta"),
+    "integers": lambda: torch.ones(2, dtype=torch.int64),
+    "complex": lambda: torch.ones(2, dtype=torch.complex64),
+    "strided": lambda: torch.ones(4)[::2],
+    "expanded": lambda: torch.ones(1).expand(2),
+    "channels last": lambda: torch.ones(2, 2, 2, 2).contiguous(memory_format=torch.channels_last),
+    "negated": lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
+    "one that is negated": lambda: torch.ones(1, dtype=torch.complex64).conj().imag,
+    "zero by itself": lambda: torch._efficientzerotensor(2),
+    "sparse": lambda: torch.ones(2, 2).to_sparse(),
+    "sparse rows": lambda: torch.ones(2, 2).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+    "a subclass": lambda: torch.ones(2).as_subclass(type("Other", (torch.Tensor,), {})),
+    "no tensor": lambda: [1.0, 2.0],
+}
+
+
+@pytest.mark.parametrize("make", LIE_ELSEWHERE.values(), ids=LIE_ELSEWHERE)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta", "ignore:The PyTorch API of nested tensors")
+def test_what_lies_elsewhere_is_not_taken_by_its_address(make):
+    assert kernels.flat(make()) is None
+
+
+@needs_kernels
+def test_what_lies_side_by_side_is_taken_by_its_address():
+    x = torch.ones(2, 3, requires_grad=True)
+    assert kernels.flat(x) == kernels.flat(torch.nn.Parameter(x)) == (x.data_ptr(), 6, 0)
+    assert kernels.flat(torch.ones(0, 3, dtype=torch.float16))[1:] == (0, 3)
+    taken = []
+    torch.func.vmap(lambda row: (taken.append(kernels.flat(row)), row)[1])(x)
+    assert taken == [None]
+
+
+@needs_kernels
+@pytest.mark.parametrize(("last", "finite"), [(-1e308, True), (float("inf"), False), (float("nan"), False)])
+def test_what_is_taken_leaves_zeros(last, finite):
+    sums = torch.tensor([1.0, -0.0, 3.0, last], dtype=torch.float64)
+    expected = sums.clone()
+    taken, all_finite = kernels.take(sums.data_ptr(), 4)
+    assert_same(torch.frombuffer(taken, dtype=torch.float64), expected)
+    assert all_finite is finite
+    assert_same(sums, torch.zeros(4, dtype=torch.float64))
+
+
+@needs_kernels
+def test_calls_by_address_refuse_what_is_no_address():
+    with pytest.raises(TypeError, match="expected 5 whole numbers, got 1"):
+        kernels.add_statistics_at(0)
+    with pytest.raises(TypeError, match="integer"):
+        kernels.take("0", 1)
+    with pytest.raises(TypeError, match=r"expected \(address, count, type\), got None"):
+        kernels.statistics_of_each_at([None])
+    with pytest.raises(TypeError, match="expected a list, got 7"):
+        kernels.statistics_of_each_at(7)
 
 
 def test_statistics_of_what_no_kernel_takes_raise():

@@ -76,8 +76,8 @@ def test_statistics_are_those_of_the_cpu(layout, dtype):
         kernels.add_statistics(actual, moved(x))
         torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=0, equal_nan=True)
     within, within_there = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64, device="cuda")
-    kernels.add_within(within, x, INTERVALS)
-    kernels.add_within(within_there, moved(x), INTERVALS)
+    kernels.add_within_of_each(within, [x], INTERVALS)
+    kernels.add_within_of_each(within_there, [moved(x)], INTERVALS)
     assert_same(within_there.cpu(), within)
 
 

@@ -186,6 +186,15 @@ void add(Moments& sum, const Moments& part) {
   sum.largest = std::max(sum.largest, part.largest);
 }
 
+Operands side_by_side(const Source& source) {
+  Operands o;
+  o.geometry.dimensions = 1;
+  o.geometry.sizes[0] = source.count;
+  o.geometry.strides[0][0] = 1;
+  o.input[o.inputs++] = source.data;
+  return o;
+}
+
 void run(const Pass& pass, int64_t count, int64_t grain = kGrain) {
   if (count == 0) return;
   if (count <= grain) return pass(0, count);
@@ -317,7 +326,7 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
   std::vector<Part> parts;
   int64_t entries = 0;
   for (std::size_t source = 0; source < sources.size(); ++source) {
-    const int64_t count = element_count(sources[source].operands.geometry);
+    const int64_t count = sources[source].count;
     for (int64_t i = 0; i < count; i += kPart) parts.push_back({source, i, std::min(count, i + kPart), entries + i, {}, {}});
     entries += count;
   }
@@ -327,7 +336,7 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
   };
   auto reduce = [&](Part& part) {
     const Source& source = sources[part.source];
-    const Type type = type_of(source.type);
+    const Type type = source.type;
     part.exponents.resize(kinds(type));
     const StatisticsContext context{&part.moments,
                                     counted == Counted::exponents ? part.exponents.data() : nullptr,
@@ -338,7 +347,12 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
                                     smallest_normal(type)};
     const auto& loops = counted == Counted::within ? kernels().within : kernels().statistics;
     const Loop loop = loops[type == Type::float64 ? 1 : 0];
-    Pass(source.operands, size_of(type), loop, &context, half_of(type))(part.begin, part.end);
+    const Half* half = half_of(type);
+    const auto pass = [&](const Operands& o) { Pass(o, size_of(type), loop, &context, half)(part.begin, part.end); };
+    if (source.strided) return pass(*source.strided);
+    if (half) return pass(side_by_side(source));
+    const void* from = static_cast<const char*>(source.data) + part.begin * size_of(type);
+    loop(&from, nullptr, part.end - part.begin, &context);
   };
   // As threads have computed a tensor, so they reduce it: each has its share in its cache.
   auto share = [&](int64_t begin, int64_t end) {
@@ -351,7 +365,7 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
   else
     torch::stable::parallel_for(0, entries, kPart, share);
   std::vector<Statistics> results(sources.size());
-  for (std::size_t i = 0; i < sources.size(); ++i) results[i].exponents.resize(kinds(type_of(sources[i].type)));
+  for (std::size_t i = 0; i < sources.size(); ++i) results[i].exponents.resize(kinds(sources[i].type));
   for (const Part& part : parts) {
     Statistics& result = results[part.source];
     add(result.moments, part.moments);
@@ -360,9 +374,8 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
   return results;
 }
 
-void largest_of_units(const void* data, ScalarType scalar_type, int64_t outer, int64_t units, int64_t inner,
-                      float* largest) {
-  const Loop loop = kernels().largest_of_units[std::size_t(type_of(scalar_type))];
+void largest_of_units(const void* data, Type type, int64_t outer, int64_t units, int64_t inner, float* largest) {
+  const Loop loop = kernels().largest_of_units[std::size_t(type)];
   auto reduce = [&](int64_t begin, int64_t end) {
     const UnitsContext context{outer, units, inner, begin, end};
     void* output = largest;

@@ -208,6 +208,19 @@ class TestSignals:
             assert one.saturated_fraction == other.saturated_fraction
             assert one.output == other.output
 
+    def test_an_activation_that_begins_to_work_in_place_is_not_counted_by_what_it_left(self):
+        model = mlp(nn.Sigmoid)
+        model[1] = nn.ReLU()
+        with GradientMonitor(model, every=1) as monitor:
+            for inplace in (False, True):
+                model[1].inplace = inplace
+                model(torch.randn(4, 8)).sum().backward()
+                monitor.record()
+        before, after = (by_name(reading)["1"] for reading in monitor.history)
+        assert before.saturated_fraction > 0
+        assert after.saturated_fraction is None
+        assert after.output.zero_fraction > 0
+
     def test_a_module_used_three_times_counts_each_call(self):
         linear = nn.Linear(8, 8)
         model = nn.Sequential(linear, linear, linear, nn.Linear(8, 2))

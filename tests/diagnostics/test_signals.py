@@ -127,6 +127,7 @@ class TestUnits:
     def test_behind_a_convolution_units_are_channels(self, compiled_kernels, monkeypatch):
         if not compiled_kernels:
             monkeypatch.setattr(statistics.kernels, "is_one_pass", lambda tensor: False)
+            monkeypatch.setattr(statistics.kernels, "flat", lambda tensor: None)
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 4), nn.ReLU())
         with torch.no_grad():
             model[0].bias[:3] = -1e3

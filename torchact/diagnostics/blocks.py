@@ -28,7 +28,27 @@ class Block:
     """Rows of float64 numbers."""
 
     layout: Layout
-    rows: Tensor  #: one for each key
+    numbers: Tensor | bytearray  #: of all rows; on the host bytes, if no function of torch was needed to have them
+
+    @property
+    def rows(self) -> Tensor:
+        """A row for each key."""
+        numbers = self.numbers
+        if isinstance(numbers, bytearray):
+            numbers = torch.frombuffer(numbers, dtype=torch.float64) if numbers else torch.empty(0, dtype=torch.float64)
+        return numbers.view(len(self.layout.keys), self.layout.width)
+
+    def column(self, index: int) -> Sequence[float]:
+        """Return one number of each row."""
+        if isinstance(self.numbers, bytearray):
+            return memoryview(self.numbers).cast("d")[index :: self.layout.width].tolist()
+        column: list[float] = self.rows[:, index].tolist()
+        return column
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return torch.device("cpu") if isinstance(self.numbers, bytearray) else self.numbers.device
 
     def by_key(self) -> dict[Key, list[float]]:
         """Return the rows as lists."""
@@ -45,7 +65,7 @@ def on_host(blocks: Mapping[str, Block], group: dist.ProcessGroup | None) -> Blo
     """
     if not blocks:
         return {}
-    devices = [block.rows.device for block in blocks.values()]
+    devices = [block.device for block in blocks.values()]
     device = next((device for device in devices if device.type != "cpu"), devices[0])
     if group is None and device.type == "cpu":
         return dict(blocks)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from torchact import kernels
 from torchact.diagnostics import distributed, probes, statistics
 from torchact.diagnostics.blocks import Block, Blocks, Key, Layout, on_host
 from torchact.diagnostics.noise import MicroBatches, MicroBatchHooks
@@ -20,8 +22,17 @@ from torchact.diagnostics.readings import LaterLayers, LayerReading, ParameterRe
 Gradients = Mapping[Tensor, Tensor | None]
 Made = TypeVar("Made")
 _ACTIVE = 1e-5  # a unit is active where its magnitude reaches this: TheDeepChecker's dead neuron, arXiv:2204.00694
-_UNITS = "units of "
 _LARGEST_OF_TOTALS = (probes.OUTPUT.stop - 1, probes.GRADIENT.stop - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a reading is made of: copies, on the device that has them."""
+
+    blocks: Blocks
+    finite: bool  #: whether all that hooks saw is known to be
+    samples: Sequence[float]  #: of each probe, in calls that were not compiled
+    calls: Sequence[float]  #: those calls; below zero of a module that waits for its gradient
 
 
 class Collector:
@@ -58,16 +69,20 @@ class Collector:
         self._spread = {key for key, tensor in self.parameters.items() if distributed.is_distributed_tensor(tensor)}
         self._owned = _owned(module for _, module in modules)
         self._names = tuple((probe.name,) for probe in probes)
+        self._unseen = [0.0] * len(probes)
         self._window = window
         self._epsilons = epsilons
         self._group = group
         self._hooked = hooked
         self._noise = noise
-        self._probes_with_units = [probe for probe in probes if probe.has_units]
-        self._samples_in_window = dict.fromkeys((probe.name for probe in probes), 0.0)
+        self._with_units = [
+            (row, probe, f"units of {probe.name}") for row, probe in enumerate(probes) if probe.has_units
+        ]
+        self._samples_in_window = [0.0] * len(probes)
         self._dead: Mapping[str, float] = {}
         self._unclipped: Blocks = {}
         self._totals: Tensor | None = None
+        self._are_zero = False  # whether the totals are, since they were taken
         self._latest: dict[str, Any] = {}
         self._lay_out()
 
@@ -98,8 +113,8 @@ class Collector:
         *,
         with_parameters: bool,
         awaited: Set[int] = frozenset(),
-    ) -> Blocks:
-        """Return copies of everything that a reading is made of, on its device.
+    ) -> Collected:
+        """Return everything that a reading is made of.
 
         Args:
             gradients: the parameters' gradients; by default their ``.grad``.
@@ -107,7 +122,14 @@ class Collector:
             with_parameters: whether parameters are wanted.
             awaited: rows of modules that are left to a later step.
         """
-        blocks: Blocks = self._seen_by_hooks(awaited) if self._hooked else {}
+        samples = calls = self._unseen
+        blocks: Blocks = {}
+        finite = False
+        if self._hooked:
+            totals, finite = self._take_totals(awaited)
+            blocks = {"totals": Block(self._layout_of_totals, totals), **self._full_windows()}
+            samples = [0 if row in awaited else probe.samples for row, probe in enumerate(self.probes)]
+            calls = [-1 if row in awaited else probe.calls for row, probe in enumerate(self.probes)]
         if with_parameters:
             own_gradients = self._gradients(gradients, optimizer)
             weights = {key: self.parameters[key] for key in own_gradients}
@@ -120,15 +142,15 @@ class Collector:
             passes = torch.full((1,), float(self._noise.passes), dtype=torch.float64, device=total.device)
             layout = Layout((("micro-batches",),), 3, shared=True)  # those of the first rank stand for all
             blocks["micro-batches"] = Block(layout, torch.cat([passes, total]).unsqueeze(0))
-        return blocks
+        return Collected(blocks, finite, samples, calls)
 
-    def updates(self, before: Mapping[Key, Tensor]) -> Blocks:
-        """Return the statistics of what a step has added to each parameter."""
-        (added,) = self._reduced({key: self.parameters[key].detach() - old for key, old in before.items()})
-        return {"update": added}
+    def add_updates(self, collected: Collected, before: Mapping[Key, Tensor]) -> None:
+        """Add the statistics of what a step has added to each parameter."""
+        added = {key: self.parameters[key].detach() - old for key, old in before.items()}
+        (collected.blocks["update"],) = self._reduced(added)
 
     def reading(
-        self, collected: Blocks, step: int, optimizer: str | None, *, skips_itself: bool
+        self, collected: Collected, step: int, optimizer: str | None, *, skips_itself: bool
     ) -> tuple[Reading, bool]:
         """Bring what was collected to the host and sort it into layers.
 
@@ -142,8 +164,7 @@ class Collector:
         Returns:
             The reading, and whether it shows a step that a gradient scaler has skipped.
         """
-        blocks = on_host(collected, self._group)
-        samples, calls = self._samples_and_calls(blocks)
+        blocks, samples, calls = self._on_host(collected)
         self._close_windows(blocks, samples)
         indices = [i for i, called in enumerate(calls) if called > 0]
         names = {self.probes[i].name for i in indices}
@@ -155,7 +176,8 @@ class Collector:
             optimizer=optimizer,
             micro_batches=self._micro_batches(blocks, samples),
         )
-        return reading, _holds_a_skipped_step(blocks, skips_itself)
+        finite = collected.finite and self._group is None
+        return reading, not finite and _holds_a_skipped_step(blocks, skips_itself)
 
     def reset(self, awaited: Set[int] = frozenset()) -> None:
         """Forget this step but for the rows that wait for their gradient; of one not recorded there is nothing."""
@@ -166,6 +188,7 @@ class Collector:
             self._noise.reset()
         if not self._hooked:
             return
+        are_zero, self._are_zero = self._are_zero, False
         over = [probe for row, probe in enumerate(self.probes) if row not in awaited]
         for probe in over:
             probe.reset()
@@ -176,7 +199,8 @@ class Collector:
         elif self._switch.moved:
             self._lay_out()
         elif self._totals is not None:
-            self._totals.zero_()
+            if not are_zero:
+                self._totals.zero_()
         else:
             torch._foreach_zero_([probe.totals for probe in self.probes])
 
@@ -191,23 +215,25 @@ class Collector:
             probe.place(torch.zeros_like(probe.totals) if self._totals is None else self._totals[i])
         self._switch.moved = False
 
-    def _seen_by_hooks(self, awaited: Set[int]) -> Blocks:
+    def _take_totals(self, awaited: Set[int]) -> tuple[Tensor | bytearray, bool]:
+        """Return the totals of all probes, and whether all are known to be finite; zeros may stay."""
         if self._totals is None or self._switch.moved:
             device = self.probes[0].totals.device
-            totals = torch.stack([probe.totals.to(device) for probe in self.probes])
-        else:
-            totals = self._totals.clone()
-        seen = [(0, -1) if row in awaited else (p.samples, p.calls) for row, p in enumerate(self.probes)]
-        samples = torch.tensor(seen, dtype=torch.float64)
-        blocks = {
-            "totals": Block(self._layout_of_totals, totals),
-            "samples": Block(self._layout_of_samples, samples),
-        }
-        for probe in self._probes_with_units:
-            if probe.units is not None and self._samples_in_window[probe.name] >= self._window:
-                units = probe.units.double().unsqueeze(0)
-                layout = Layout(((probe.name,),), units.shape[1], tuple(range(units.shape[1])))
-                blocks[f"{_UNITS}{probe.name}"] = Block(layout, units)
+            return torch.stack([probe.totals.to(device) for probe in self.probes]), False
+        flat = None if awaited else kernels.flat(self._totals)
+        if flat is None:
+            return self._totals.clone(), False
+        self._are_zero = True
+        return kernels.take(*flat[:2])
+
+    def _full_windows(self) -> Blocks:
+        """Return the units of which enough samples were seen."""
+        blocks = {}
+        for row, probe, name in self._with_units:
+            if probe.units is not None and self._samples_in_window[row] >= self._window:
+                units = probe.units.double()
+                layout = Layout((self._names[row],), len(units), tuple(range(len(units))))
+                blocks[name] = Block(layout, units)
         return blocks
 
     def _gradients(self, gradients: Gradients | None, optimizer: torch.optim.Optimizer | None) -> dict[Key, Tensor]:
@@ -224,8 +250,11 @@ class Collector:
         layout = self._layout_of_parameters("statistics", first, statistics.SIZE, (statistics.SIZE - 1,))
         tensors = [tensor for mapping in (first, *others) for tensor in mapping.values()]
         own = [_own(tensor.detach()) for tensor in tensors] if self._spread else tensors
-        rows = statistics.reduce_each(own).view(1 + len(others), len(layout.keys), statistics.SIZE)
-        return [Block(layout, part) for part in rows.unbind()]
+        numbers = statistics.reduce_each(own)
+        if isinstance(numbers, bytearray):
+            size = len(numbers) // (1 + len(others))
+            return [Block(layout, numbers[i * size : (i + 1) * size]) for i in range(1 + len(others))]
+        return [Block(layout, rows) for rows in numbers.chunk(1 + len(others))]
 
     def _layout_of_parameters(
         self, what: str, keys: Iterable[Key], width: int, largest: tuple[int, ...] = ()
@@ -262,37 +291,45 @@ class Collector:
         counts = [_count_below(limit, list(moments.values())) for limit, moments in limits.items()]
         return {"near epsilon": Block(layout, torch.cat([rows.to(counts[0].device) for rows in counts]))}
 
-    def _samples_and_calls(self, blocks: Blocks) -> tuple[dict[str, float], list[float]]:
-        """Return how many samples each module has seen, and whether it was called; without hooks, if it has gradients.
+    def _on_host(self, collected: Collected) -> tuple[Blocks, Sequence[float], Sequence[float]]:
+        """Return the blocks on the host, and of each module how many samples it has seen, and whether it was called.
 
-        The calls of those that wait for their gradient are below zero.
+        Without hooks, those were that have gradients. The calls of those that wait for theirs are below zero.
         Compiled modules do not count their calls: one is known by its samples.
         """
+        samples, calls = collected.samples, collected.calls
+        if self._group is None:
+            blocks = on_host(collected.blocks, None)
+        else:
+            rows = torch.tensor([samples, calls], dtype=torch.float64).t()
+            blocks = on_host({**collected.blocks, "samples": Block(self._layout_of_samples, rows)}, self._group)
+            samples, calls = blocks["samples"].rows.t().tolist()
         if not self._hooked:
             learning = {layer for layer, _ in blocks["gradient"].layout.keys}
-            return dict.fromkeys(self._samples_in_window, 0.0), [float(name in learning) for (name,) in self._names]
-        seen = blocks["samples"].rows.numpy()
-        samples = seen[:, 0] + blocks["totals"].rows.numpy()[:, probes.SAMPLES]
-        calls = (samples + seen[:, 1]).tolist()
-        return dict(zip(self._samples_in_window, samples.tolist(), strict=True)), calls
+            return blocks, samples, [float(name in learning) for (name,) in self._names]
+        if self._group is not None or self._switch.compiled:
+            compiled = blocks["totals"].column(probes.SAMPLES)
+            samples = list(map(operator.add, samples, compiled))
+            calls = list(map(operator.add, calls, compiled))
+        return blocks, samples, calls
 
-    def _close_windows(self, blocks: Blocks, samples: Mapping[str, float]) -> None:
-        for probe in self._probes_with_units:
-            units = blocks.get(f"{_UNITS}{probe.name}")
+    def _close_windows(self, blocks: Blocks, samples: Sequence[float]) -> None:
+        for row, probe, name in self._with_units:
+            units = blocks.get(name)
             if units is not None:
                 dead = (units.rows < _ACTIVE).double().mean().item()
                 self._dead = {**self._dead, probe.name: dead}
-                self._samples_in_window[probe.name] = 0.0
+                self._samples_in_window[row] = 0.0
                 probe.forget_units()
-            self._samples_in_window[probe.name] += samples[probe.name]
+            self._samples_in_window[row] += samples[row]
 
-    def _micro_batches(self, blocks: Blocks, samples: Mapping[str, float]) -> MicroBatches | None:
+    def _micro_batches(self, blocks: Blocks, samples: Sequence[float]) -> MicroBatches | None:
         if "micro-batches" not in blocks:
             return None
         passes, squares, square_of_sum = blocks["micro-batches"].rows[0].tolist()
         return MicroBatches(
             count=round(passes),
-            samples=max(samples.values()) / passes / self._ranks,
+            samples=max(samples) / passes / self._ranks,
             squares=squares / passes,
             square_of_mean=square_of_sum / passes**2,
         )
@@ -301,12 +338,12 @@ class Collector:
     def _ranks(self) -> int:
         return 1 if self._group is None else dist.get_world_size(self._group)
 
-    def _layers(self, indices: Sequence[int], samples: Mapping[str, float], blocks: Blocks) -> LaterLayers:
+    def _layers(self, indices: Sequence[int], samples: Sequence[float], blocks: Blocks) -> LaterLayers:
         """Return the layers that these probes have seen, in the order of their first calls."""
         seen = []
         for row in indices:
             probe = self.probes[row]
-            seen.append((row if probe.position is None else probe.position, row, probe, tuple(probe.shape)))
+            seen.append((row if probe.position is None else probe.position, row, probe, probe.shape))
         make = functools.partial(
             _make_layers,
             self._unless_equal("layers", tuple(sorted(seen, key=operator.itemgetter(0)))),
@@ -320,7 +357,7 @@ class Collector:
 
 def _make_layers(
     seen: Sequence[tuple[int, int, Probe, tuple[int, ...]]],
-    samples: Mapping[str, float],
+    samples: Sequence[float],
     blocks: Blocks,
     dead: Mapping[str, float],
     scale: float,
@@ -343,8 +380,8 @@ def _make_layers(
                 name=probe.name,
                 kind=probe.kind,
                 activation=probe.activation.key if probe.activation else None,
-                shape=shape,
-                samples=samples[probe.name],
+                shape=tuple(shape),
+                samples=samples[row],
                 output=statistics.unpack(total[probes.OUTPUT]),
                 gradient=gradient if scale == 1 or probe.is_global else gradient.scaled(scale),
                 saturated_fraction=saturated / entries if entries else None,
@@ -383,12 +420,11 @@ def _not_seen(blocks: Blocks, names: Collection[str]) -> tuple[str, ...]:
     """Name the parameters with a gradient of which no module in ``names`` was called."""
     if "gradient" not in blocks:
         return ()
-    counts = blocks["gradient"].rows.numpy()[:, 0].tolist()
-    return tuple(
-        f"{layer}.{name}"
-        for (layer, name), count in zip(blocks["gradient"].layout.keys, counts, strict=True)
-        if layer not in names and count
-    )
+    keys = blocks["gradient"].layout.keys
+    if all(layer in names for layer, _ in keys):
+        return ()
+    counts = blocks["gradient"].column(0)
+    return tuple(".".join(key) for key, count in zip(keys, counts, strict=True) if count and key[0] not in names)
 
 
 def _holds_a_skipped_step(blocks: Blocks, skips_itself: bool) -> bool:
@@ -400,9 +436,9 @@ def _holds_a_skipped_step(blocks: Blocks, skips_itself: bool) -> bool:
     """
     if "totals" not in blocks or "gradient" not in blocks or not blocks["gradient"].layout.keys:
         return False
-    if blocks["gradient"].rows.numpy()[:, statistics.NON_FINITE].any():
+    if any(blocks["gradient"].column(statistics.NON_FINITE)):
         return skips_itself
-    return bool(blocks["totals"].rows.numpy()[:, probes.GRADIENT.start + statistics.NON_FINITE].any())
+    return any(blocks["totals"].column(probes.GRADIENT.start + statistics.NON_FINITE))
 
 
 def _owned(modules: Iterable[nn.Module]) -> tuple[frozenset[int], ...]:

@@ -18,8 +18,8 @@ from torch import distributed as dist
 
 from torchact import conversion
 from torchact.diagnostics import distributed, rules
-from torchact.diagnostics.blocks import Blocks, Key
-from torchact.diagnostics.collecting import Collector, Gradients
+from torchact.diagnostics.blocks import Key
+from torchact.diagnostics.collecting import Collected, Collector, Gradients
 from torchact.diagnostics.evidence import Rule, Thresholds, Verdict, optimizer_family
 from torchact.diagnostics.noise import MicroBatchHooks
 from torchact.diagnostics.probes import Probe, Signal, Switch, watchable
@@ -284,8 +284,9 @@ class GradientMonitor:
         self._switch.turn(any(each.due for each in self._tracks.values()))
         pending, track.pending = track.pending, None
         if pending is not None:
-            blocks, before, step = pending
-            reading = self._read(blocks | self._collector.updates(before), step, track, optimizer)
+            seen, before, step = pending
+            self._collector.add_updates(seen, before)
+            reading = self._read(seen, step, track, optimizer)
             if reading is None:
                 track.due = True
                 self._switch.turn(True)
@@ -306,13 +307,13 @@ class GradientMonitor:
         awaited = self._awaited(track)
         if due:
             with_parameters = "parameters" in self._signals
-            blocks = self._collector.collect(gradients, optimizer, with_parameters=with_parameters, awaited=awaited)
+            seen = self._collector.collect(gradients, optimizer, with_parameters=with_parameters, awaited=awaited)
             if self._updates and optimizer is not None:
                 parameters = self._collector.parameters
-                before = {key: parameters[key].detach().clone() for key in blocks["weight"].layout.keys}
-                track.pending = blocks, before, step
+                before = {key: parameters[key].detach().clone() for key in seen.blocks["weight"].layout.keys}
+                track.pending = seen, before, step
             else:
-                reading = self._read(blocks, step, track, optimizer)
+                reading = self._read(seen, step, track, optimizer)
                 missed = reading is None
         self._collector.reset(awaited)
         track.step += 1
@@ -328,11 +329,11 @@ class GradientMonitor:
         return self._collector.awaited(track.parameters, frozenset().union(*others)) if others else frozenset()
 
     def _read(
-        self, blocks: Blocks, step: int, track: _Track, optimizer: torch.optim.Optimizer | None
+        self, seen: Collected, step: int, track: _Track, optimizer: torch.optim.Optimizer | None
     ) -> Reading | None:
         """Return a reading; None where it shows no step, because no module was called or a scaler had skipped one."""
         skips_itself = getattr(optimizer, "found_inf", None) is not None  # a gradient scaler says so for this step
-        reading, holds_a_skipped_step = self._collector.reading(blocks, step, track.label, skips_itself=skips_itself)
+        reading, holds_a_skipped_step = self._collector.reading(seen, step, track.label, skips_itself=skips_itself)
         if reading.layers:
             return None if optimizer is not None and holds_a_skipped_step else reading
         if reading.unprobed:
@@ -394,7 +395,7 @@ class _Track:
         self.parameters = frozenset(id(parameter) for group in groups for parameter in group["params"])
         self.step = 0
         self.due = True  # whether the step that is being made is to be recorded
-        self.pending: tuple[Blocks, dict[Key, Tensor], int] | None = None
+        self.pending: tuple[Collected, dict[Key, Tensor], int] | None = None
 
 
 def _tracks(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, _Track]:

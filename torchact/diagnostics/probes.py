@@ -2,7 +2,10 @@
 
 Output gradients are taken by a forward hook that puts a hook on the output: this survives in-place activations, fires
 once under both kinds of checkpointing, and compiles. ``register_full_backward_hook`` does none of these. An
-activation's input is read before the call, because an in-place activation overwrites it.
+activation's input is read after the call; of one that works in place before, because it is overwritten.
+
+A training step throws the code of hooks out of the caches. What they call then costs a microsecond and more for each
+function, whatever it does: there is a short way for the tensors that nearly all are.
 """
 
 from __future__ import annotations
@@ -115,7 +118,8 @@ class Probe:
         self.has_gradient = False  # whether one has come to their outputs
         self.is_kept = False  # whether what was recorded is of before another optimiser's step; see the collector
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
-        self._recording = False
+        self._units_at = (0, 0)  # their address on the CPU, and how many they are
+        self._begun: bool | None = None  # whether a call that has begun is recorded, if that was asked
         self._calls_without_grad = 0
         self._hooks_on_leaves: list[RemovableHandle] = []
         self._hooks: list[RemovableHandle] = []
@@ -128,7 +132,7 @@ class Probe:
         """Forget what was recorded, but for the units and the totals, which the collector sets to zero."""
         self.samples = self.calls = 0
         self.has_gradient = self.is_kept = False
-        self._recording = False
+        self._begun = None
         self._calls_without_grad = 0
         self.release_leaves()
 
@@ -153,9 +157,9 @@ class Probe:
         module = self._module()
         if module is None or self._hooks or not (self._sees_outputs or self._sees_gradients):
             return
-        if self._slope is not None:
+        if self._slope is not None and _works_in_place(module):
             self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
-        self._hooks.append(module.register_forward_hook(self._after))
+        self._hooks.append(module.register_forward_hook(self._after, with_kwargs=True))
 
     def rest(self) -> None:
         """Remove the hooks until :meth:`wake`, unless others are beside them, whose order would change."""
@@ -174,31 +178,25 @@ class Probe:
         self._hooks.clear()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._recording = self.switch.on and self._is_first_pass(module)
-        slope = self._slope
-        if slope is None or not self._recording:
-            return
-        if self.is_kept:
-            self._begin_again()
-        if len(args) == 1 and not kwargs and self._is_quick(args[0]) and slope.intervals is not None:
-            kernels.add_within(self._parts.input, args[0], slope.intervals)
-            return
-        for input in _floating_tensors((args, kwargs)):
-            for own in distributed.own_entries(input.detach()):
-                self._see_input(slope, module, own)
+        self._begun = self._begins(module)
+        if self._begun:
+            self._see_inputs(module, args, kwargs)
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        recording = self._recording if self._slope is not None else self.switch.on and self._is_first_pass(module)
-        if not recording:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            begun = self._begins(module)
+            if begun and self._slope is not None and not _works_in_place(module):
+                self._see_inputs(module, args, kwargs)
+        if not begun:
             return
-        if self.is_kept:
-            self._begin_again()
         if self.position is None and not _is_compiling():
             self.position = next(self.switch.order)
         if self._channels_first is not None:
             self.switch.channels_first = self._channels_first
-        if self._is_quick(output):
-            self._record_at_once(output)
+        flat = self._flat(output)
+        if flat is not None:
+            self._record_at_once(output, flat)
             self._hook(output)
             return
         tensors = _floating_tensors(output)
@@ -207,6 +205,26 @@ class Probe:
         for tensor in tensors:
             self._hook(tensor)
 
+    def _begins(self, module: nn.Module) -> bool:
+        """Tell whether this call is recorded, once for each; then forget what does not belong to its step."""
+        begins = self.switch.on and self._is_first_pass(module)
+        if begins and self.is_kept:
+            self._begin_again()
+        return begins
+
+    def _see_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Count the entries of an activation's input, and those that are saturated."""
+        slope = self._slope
+        if slope is None:
+            return
+        flat = self._flat(args[0]) if len(args) == 1 and not kwargs else None
+        if flat is not None and slope.intervals_at is not None:
+            kernels.add_within_at(self._inputs_at, *slope.intervals_at, *flat)
+            return
+        for input in _floating_tensors((args, kwargs)):
+            for own in distributed.own_entries(input.detach()):
+                self._see_input(slope, module, own)
+
     def _begin_again(self) -> None:
         """Forget calls before another optimiser's step: this one is what the own optimiser's step comes from."""
         self.samples = self.calls = 0
@@ -214,36 +232,40 @@ class Probe:
         self.totals.zero_()
 
     def _hook(self, output: Tensor) -> None:
-        if not self._sees_gradients or not output.requires_grad:
+        if not self._sees_gradients:
             return
-        if _takes_a_dictionary(output):  # what register_hook does but for its handle, in half the time
-            output._backward_hooks = OrderedDict({-1: self._on_gradient})  # handles have numbers from 0
-            cast(Any, output.grad_fn)._register_hook_dict(output)
+        if _HOOKS_ARE_DICTIONARIES and type(output) is Tensor and not _is_compiling():
+            node: Any = output.grad_fn
+            if node is not None and output._backward_hooks is None:
+                # What register_hook does but for its handle, in half the time. Handles have numbers from 0.
+                output._backward_hooks = OrderedDict({-1: self._on_gradient})
+                node._register_hook_dict(output)
+                return
+        if not output.requires_grad:
             return
         handle = output.register_hook(self._on_gradient)
         if not _is_compiling() and output.is_leaf:
             self._hooks_on_leaves.append(handle)
 
-    def _is_quick(self, tensor: Any) -> bool:
-        """Whether the compiled kernels take this as it is: nearly always, and each other look at it would take time."""
-        return (
-            type(tensor) is Tensor
-            and self.is_on_host
-            and tensor.is_cpu
-            and not _is_compiling()
-            and kernels.is_one_pass(tensor)
-        )
+    def _flat(self, tensor: Any) -> kernels.Flat | None:
+        """Return where the entries are if the short way takes them."""
+        return None if _is_compiling() or not self._outputs_at else kernels.flat(tensor)
 
-    def _record_at_once(self, output: Tensor) -> None:
-        """Record an output that the compiled kernels take as it is."""
+    def _record_at_once(self, output: Tensor, flat: kernels.Flat) -> None:
+        """Record an output by the short way."""
         shape = output.shape
         self.shape, self.is_global = shape[1:], False
         self.samples += shape[0] if shape else 1
         self.calls += 1
-        if self._sees_outputs:
-            kernels.add_statistics(self._parts.output, output)
-            if self.has_units and len(shape) > 1 and output.numel():
-                self._see_units(output)
+        if not self._sees_outputs:
+            return
+        kernels.add_statistics_at(self._outputs_at, False, *flat)
+        if self.has_units and len(shape) > 1 and flat[1]:
+            dim = self._dim_of_units(shape)
+            count, outer = shape[dim], math.prod(shape[:dim])
+            if self._units_at[1] != count:
+                self._begin_units(count, output.device)
+            kernels.add_largest_of_units_at(self._units_at[0], outer, count, flat[1] // (outer * count), *flat)
 
     def _record(self, output: Tensor) -> None:
         self.shape, self.is_global = output.shape[1:], distributed.is_distributed_tensor(output)
@@ -261,25 +283,38 @@ class Probe:
                 self._see_units(own)
 
     def _see_units(self, output: Tensor) -> None:
-        """Raise each unit's largest magnitude; units lie along dimension 1 behind convolutions, else along the last."""
-        dim = 1 if self.switch.channels_first else output.dim() - 1
-        if self.units is None or self.units.shape[0] != output.shape[dim] or self.units.device != output.device:
-            self.units = torch.zeros(output.shape[dim], dtype=torch.float32, device=output.device)
+        """Raise each unit's largest magnitude."""
+        dim = self._dim_of_units(output.shape)
+        count = output.shape[dim]
+        if self.units is None or self.units.shape[0] != count or self.units.device != output.device:
+            self._begin_units(count, output.device)
+        units = cast(Tensor, self.units)
         if not _is_compiling() and kernels.is_one_pass(output) and output.is_contiguous():
-            kernels.add_largest_of_units(self.units, output, dim)
+            kernels.add_largest_of_units(units, output, dim)
         else:
             others = [other for other in range(output.dim()) if other != dim]
-            self.units.copy_(torch.maximum(self.units, output.detach().abs().amax(others).float()))
+            units.copy_(torch.maximum(units, output.detach().abs().amax(others).float()))
+
+    def _dim_of_units(self, shape: Sequence[int]) -> int:
+        """Return where units lie: along dimension 1 behind convolutions, else along the last."""
+        return 1 if self.switch.channels_first else len(shape) - 1
+
+    def _begin_units(self, count: int, device: torch.device) -> None:
+        self.units = torch.zeros(count, dtype=torch.float32, device=device)
+        if not _is_compiling():
+            flat = kernels.flat(self.units)
+            self._units_at = flat[:2] if flat else (0, 0)
 
     @unserializable_hook
     def _on_gradient(self, gradient: Tensor) -> None:
-        if not _is_compiling() and _functorch_is_active():
-            return  # batched gradients: a gradient of the gradients, not of the loss
         if not _is_compiling():
+            if _functorch_is_active():
+                return  # batched gradients: a gradient of the gradients, not of the loss
             self.has_gradient, self.is_kept = True, False
-        if self._is_quick(gradient):
-            kernels.add_statistics(self._parts.gradient, gradient)
-            return
+            flat = self._flat(gradient)
+            if flat is not None:
+                kernels.add_statistics_at(self._gradients_at, True, *flat)
+                return
         for own in distributed.own_entries(gradient.detach()):
             statistics.add_reduced(self._parts_for(own).gradient, own)
 
@@ -296,10 +331,12 @@ class Probe:
         """Have the totals in this tensor."""
         self.totals = totals
         self._parts = _parts(totals)
-        self.is_on_host = totals.is_cpu
+        flat = kernels.flat(totals)
+        parts = (OUTPUT, GRADIENT, INPUT)  # and their addresses for the short way, or zero where it is none
+        starts = [flat[0] + part.start * totals.element_size() if flat else 0 for part in parts]
+        self._outputs_at, self._gradients_at, self._inputs_at = starts
 
     def _see_input(self, slope: _Slope, module: nn.Module, input: Tensor) -> None:
-        """Count the entries of an activation's input, and those that are saturated."""
         sums = self._parts_for(input).input
         intervals = None if _is_compiling() or input.is_complex() or input.is_sparse else slope.intervals
         if intervals is not None:
@@ -372,6 +409,11 @@ class _Slope:
             return None
         return saturation.saturated_intervals(self.activation, tuple(sorted(self.fixed.items())), self.fraction)
 
+    @functools.cached_property
+    def intervals_at(self) -> tuple[int, int] | None:
+        """Their address, and how many they are."""
+        return None if self.intervals is None else (self.intervals.data_ptr(), self.intervals.shape[1])
+
     def __call__(self, module: nn.Module, input: Tensor) -> tuple[Tensor, float | Tensor]:
         """Return |φ'(input)|, and max |φ'| over all inputs and all entries of what is learnt."""
         if not self.learnt:
@@ -397,21 +439,15 @@ def _wide_grid(device: torch.device) -> Tensor:
     return torch.cat((-grid, torch.zeros_like(grid[:1]), grid)).unsqueeze(1)
 
 
-def _takes_a_dictionary(output: Tensor) -> bool:
-    return (
-        _HOOKS_ARE_DICTIONARIES
-        and type(output) is Tensor
-        and not _is_compiling()
-        and output.grad_fn is not None
-        and output._backward_hooks is None
-    )
+def _works_in_place(module: nn.Module) -> bool:
+    return bool(getattr(module, "inplace", False))
 
 
 def _blind_probe() -> Probe:
     probe = Probe.__new__(Probe)
     probe.switch = Switch()
     probe.switch.on = False
-    probe._slope = None
+    probe._begun = None
     return probe
 
 

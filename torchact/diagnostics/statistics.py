@@ -132,7 +132,7 @@ def reduce_tensor(tensor: Tensor, *, binned: bool = False) -> Tensor:
     """Return a tensor's statistics as one float64 vector, without leaving its device.
 
     Args:
-        tensor: any shape, floating or complex (counted as its real and imaginary parts), sparse or dense; detached.
+        tensor: any shape, floating or complex (counted as its real and imaginary parts), sparse or dense.
         binned: whether to count exponents, too.
     """
     size = BINNED if binned else SIZE
@@ -140,6 +140,7 @@ def reduce_tensor(tensor: Tensor, *, binned: bool = False) -> Tensor:
         sums = torch.zeros(size, dtype=torch.float64, device=tensor.device)
         kernels.add_statistics(sums, tensor)
         return sums
+    tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
@@ -176,14 +177,22 @@ def _are_one_pass(tensors: Sequence[Tensor], device: torch.device) -> bool:
     )
 
 
-def reduce_each(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the statistics of each tensor as a row of float64 numbers, as :func:`reduce_tensor` does."""
-    device = tensors[0].device if tensors else torch.device("cpu")
+def reduce_each(tensors: Sequence[Tensor]) -> Tensor | bytearray:
+    """Return the statistics of each tensor as float64 numbers, as :func:`reduce_tensor` does, one behind the other.
+
+    They are bytes if no function of torch was needed.
+    """
+    if not tensors:
+        return bytearray()
+    flat = list(map(kernels.flat, tensors))
+    if None not in flat:
+        return kernels.statistics_of_each_at(flat)
+    device = tensors[0].device
     if _are_one_pass(tensors, device):
         rows = torch.zeros(len(tensors), SIZE, dtype=torch.float64, device=device)
         kernels.add_statistics_of_each(rows, tensors)
         return rows
-    return torch.stack([reduce_tensor(tensor.detach()).to(device) for tensor in tensors])
+    return torch.stack([reduce_tensor(tensor).to(device) for tensor in tensors])
 
 
 def _count_exponents(values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,10 +73,26 @@ def operator(name: str) -> Callable[..., Any]:
     try:
         return getattr(torch.ops.torchact, name).default._op
     except AttributeError as error:
-        raise ImportError(
-            f"torchact's compiled kernels have no {name}: they are of another version. Build them again with "
-            "`python setup.py build_ext --inplace` or `pip install`, or set TORCHACT_KERNELS=0"
-        ) from error
+        raise _other_version(name) from error
+
+
+def function(name: str) -> Callable[..., Any]:
+    """Return the compiled function of this name, which takes addresses instead of tensors and does not check them.
+
+    Raises:
+        ImportError: as of :func:`operator`.
+    """
+    try:
+        return getattr(sys.modules["torchact._kernels"], name)
+    except AttributeError as error:
+        raise _other_version(name) from error
+
+
+def _other_version(name: str) -> ImportError:
+    return ImportError(
+        f"torchact's compiled kernels have no {name}: they are of another version. Build them again with "
+        "`python setup.py build_ext --inplace` or `pip install`, or set TORCHACT_KERNELS=0"
+    )
 
 
 def is_served(tensor: Tensor) -> bool:
