@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kCopied = 512;  // entries of short rows that are worked on together: copies stay in the nearest cache
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
 constexpr int64_t kPart = 1 << 15;  // entries that are reduced one after the other, however many threads there are
+constexpr int64_t kFewRows = 8;    // parts of them, of which each thread may not have its share
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
 
 const Kernels& chosen_kernels() {
@@ -376,14 +377,28 @@ std::vector<Statistics> statistics(std::span<const Source> sources, const Interv
 
 void largest_of_units(const void* data, Type type, int64_t outer, int64_t units, int64_t inner, float* largest) {
   const Loop loop = kernels().largest_of_units[std::size_t(type)];
-  auto reduce = [&](int64_t begin, int64_t end) {
-    const UnitsContext context{outer, units, inner, begin, end};
-    void* output = largest;
-    loop(&data, &output, 0, &context);
+  auto reduce = [&](int64_t row, int64_t rows, int64_t begin, int64_t end, void* output) {
+    const UnitsContext context{rows, units, inner, begin, end};
+    const void* from = static_cast<const char*>(data) + row * units * inner * size_of(type);
+    loop(&from, &output, 0, &context);
   };
   const int64_t entries = outer * units * inner;
-  if (entries <= kPart) return reduce(0, units);
-  torch::stable::parallel_for(0, units, std::max<int64_t>(1, kPart * units / entries), reduce);
+  if (entries <= kPart) return reduce(0, outer, 0, units, largest);
+  const int64_t rows = std::max<int64_t>(1, kPart / (units * inner)), parts = (outer + rows - 1) / rows;
+  if (parts < kFewRows) {
+    const auto share = [&](int64_t begin, int64_t end) { reduce(0, outer, begin, end, largest); };
+    return torch::stable::parallel_for(0, units, std::max<int64_t>(1, kPart * units / entries), share);
+  }
+  // Shared as above: each thread has its rows in its cache.
+  std::vector<float> found(parts * units, 0.0f);
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part)
+      reduce(part * rows, std::min(rows, outer - part * rows), 0, units, found.data() + part * units);
+  });
+  const void* each = found.data();
+  void* output = largest;
+  const UnitsContext context{parts, units, 1, 0, units};
+  kernels().largest_of_units[std::size_t(Type::float32)](&each, &output, 0, &context);
 }
 
 const char* instruction_set() { return kernels().name; }

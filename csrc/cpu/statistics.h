@@ -168,8 +168,12 @@ struct Statistics {
 
   static void run_within(const void* const* inputs, void* const*, int64_t count, const void* context_) {
     const StatisticsContext& context = *static_cast<const StatisticsContext*>(context_);
-    for (int k = 0; k < context.intervals; ++k)
-      context.moments->within += count_within(input<T>(inputs, 0), count, T(context.low[k]), T(context.high[k]));
+    const T* x = input<T>(inputs, 0);
+    for (int64_t i = 0; i < count; i += kChunk) {
+      const int64_t some = count - i < kChunk ? count - i : kChunk;
+      for (int k = 0; k < context.intervals; ++k)
+        context.moments->within += count_within(x + i, some, T(context.low[k]), T(context.high[k]));
+    }
   }
 
  private:
@@ -204,16 +208,32 @@ struct LargestOfUnits {
     const UnitsContext& c = *static_cast<const UnitsContext*>(context);
     const S* x = input<S>(inputs, 0);
     float* largest = output<float>(outputs, 0);
-    for (int64_t i = 0; i < c.outer; ++i, x += c.units * c.inner) {
+    int64_t i = 0;
+    if (c.inner == 1)
+      for (; i + kRows <= c.outer; i += kRows, x += kRows * c.units) of_rows<kRows>(x, c, largest);
+    for (; i < c.outer; ++i, x += c.units * c.inner) {
       if (c.inner == 1) {
-        for (int64_t unit = c.begin; unit < c.end; ++unit) {
-          const float m = magnitude(x[unit]);
-          largest[unit] = m > largest[unit] ? m : largest[unit];
-        }
+        of_rows<1>(x, c, largest);
       } else {
         for (int64_t unit = c.begin; unit < c.end; ++unit)
           largest[unit] = of_one(x + unit * c.inner, c.inner, largest[unit]);
       }
+    }
+  }
+
+ private:
+  static constexpr int kRows = 4;  // that are compared before what is the largest by then is written
+
+  template <int rows>
+  static void of_rows(const S* x, const UnitsContext& c, float* largest) {
+#pragma GCC ivdep
+    for (int64_t unit = c.begin; unit < c.end; ++unit) {
+      float most = largest[unit];
+      for (int row = 0; row < rows; ++row) {
+        const float m = magnitude(x[row * c.units + unit]);
+        most = m > most ? m : most;
+      }
+      largest[unit] = most;
     }
   }
 

@@ -317,7 +317,7 @@ class Collector:
         for row, probe, name in self._with_units:
             units = blocks.get(name)
             if units is not None:
-                dead = (units.rows < _ACTIVE).double().mean().item()
+                dead = units.rows.lt(_ACTIVE).sum().item() / units.layout.width
                 self._dead = {**self._dead, probe.name: dead}
                 self._samples_in_window[row] = 0.0
                 probe.forget_units()

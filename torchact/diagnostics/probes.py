@@ -194,15 +194,8 @@ class Probe:
             self.position = next(self.switch.order)
         if self._channels_first is not None:
             self.switch.channels_first = self._channels_first
-        flat = self._flat(output)
-        if flat is not None:
-            self._record_at_once(output, flat)
-            self._hook(output)
-            return
-        tensors = _floating_tensors(output)
-        for tensor in tensors:
+        for tensor in _tensors(output):
             self._record(tensor)
-        for tensor in tensors:
             self._hook(tensor)
 
     def _begins(self, module: nn.Module) -> bool:
@@ -217,13 +210,14 @@ class Probe:
         slope = self._slope
         if slope is None:
             return
-        flat = self._flat(args[0]) if len(args) == 1 and not kwargs else None
-        if flat is not None and slope.intervals_at is not None:
-            kernels.add_within_at(self._inputs_at, *slope.intervals_at, *flat)
-            return
-        for input in _floating_tensors((args, kwargs)):
-            for own in distributed.own_entries(input.detach()):
-                self._see_input(slope, module, own)
+        for input in _tensors((args, kwargs) if kwargs else args):
+            flat = self._flat(input)
+            at = None if flat is None else slope.intervals_at
+            if flat is not None and at is not None:
+                kernels.add_within_at(self._inputs_at, *at, *flat)
+            elif input.is_floating_point() or input.is_complex():
+                for own in distributed.own_entries(input.detach()):
+                    self._see_input(slope, module, own)
 
     def _begin_again(self) -> None:
         """Forget calls before another optimiser's step: this one is what the own optimiser's step comes from."""
@@ -251,6 +245,13 @@ class Probe:
         """Return where the entries are if the short way takes them."""
         return None if _is_compiling() or not self._outputs_at else kernels.flat(tensor)
 
+    def _record(self, output: Tensor) -> None:
+        flat = self._flat(output)
+        if flat is not None:
+            self._record_at_once(output, flat)
+        elif output.is_floating_point() or output.is_complex():
+            self._record_slowly(output)
+
     def _record_at_once(self, output: Tensor, flat: kernels.Flat) -> None:
         """Record an output by the short way."""
         shape = output.shape
@@ -267,7 +268,7 @@ class Probe:
                 self._begin_units(count, output.device)
             kernels.add_largest_of_units_at(self._units_at[0], outer, count, flat[1] // (outer * count), *flat)
 
-    def _record(self, output: Tensor) -> None:
+    def _record_slowly(self, output: Tensor) -> None:
         self.shape, self.is_global = output.shape[1:], distributed.is_distributed_tensor(output)
         samples = distributed.own_samples(output)
         if _is_compiling():
@@ -472,15 +473,16 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
-def _floating_tensors(tree: Any) -> Sequence[Tensor]:
-    """Return the floating and complex tensors in nested tuples, lists, dictionaries and dataclasses, of own entries."""
+def _tensors(tree: Any) -> Sequence[Tensor]:
+    """Return the tensors in nested tuples, lists, dictionaries and dataclasses."""
     if type(tree) is Tensor:  # nearly always
-        return (tree,) if tree.is_floating_point() or tree.is_complex() else ()
+        return (tree,)
+    if type(tree) is tuple and all(leaf is None or type(leaf) is Tensor for leaf in tree):
+        return [leaf for leaf in tree if leaf is not None]
     found: list[Tensor] = []
     for leaf in pytree.tree_leaves(tree):
         if isinstance(leaf, Tensor):
-            if leaf.is_floating_point() or leaf.is_complex():
-                found.append(leaf)
+            found.append(leaf)
         elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            found += _floating_tensors([getattr(leaf, entry.name) for entry in dataclasses.fields(leaf)])
+            found += _tensors([getattr(leaf, entry.name) for entry in dataclasses.fields(leaf)])
     return found
