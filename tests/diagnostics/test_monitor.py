@@ -199,6 +199,23 @@ class TestSignals:
         assert relu.activation == "relu"
         assert relu.saturated_fraction == relu.output.zero_fraction > 0
 
+    @pytest.mark.parametrize("inplace", [True, False])
+    @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.ELU, nn.LeakyReLU, nn.SiLU])
+    def test_the_saturated_fraction_is_that_of_the_slopes(self, activation, inplace):
+        seen = []
+        model = nn.Sequential(nn.Linear(8, 500), activation(inplace=inplace))
+        with torch.no_grad():
+            model[0].weight *= 20
+        model[0].register_forward_hook(lambda *call: seen.append(call[-1].detach().clone()))
+        with GradientMonitor(model, every=1, thresholds=Thresholds(saturated_slope=0.02)) as monitor:
+            model(torch.randn(40, 8)).sum().backward()
+            monitor.record()
+        record = modules.activation_of(model[1])
+        slopes = record.derivative(seen[0].double()).abs()
+        expected = (slopes <= 0.02 * record.max_derivative()).double().mean().item()
+        assert by_name(monitor.history[-1])["1"].saturated_fraction == expected
+        assert expected > 0 or activation is nn.LeakyReLU
+
     def test_an_inplace_activation_is_measured_before_and_after(self):
         plain = monitored_step(mlp(nn.ReLU))
         torch.manual_seed(0)
@@ -210,16 +227,16 @@ class TestSignals:
 
     def test_an_activation_that_begins_to_work_in_place_is_not_counted_by_what_it_left(self):
         model = mlp(nn.Sigmoid)
-        model[1] = nn.ReLU()
+        model[1] = nn.ELU()
         with GradientMonitor(model, every=1) as monitor:
             for inplace in (False, True):
                 model[1].inplace = inplace
-                model(torch.randn(4, 8)).sum().backward()
+                model(10 * torch.randn(4, 8)).sum().backward()
                 monitor.record()
         before, after = (by_name(reading)["1"] for reading in monitor.history)
         assert before.saturated_fraction > 0
         assert after.saturated_fraction is None
-        assert after.output.zero_fraction > 0
+        assert after.output.mean != 0
 
     def test_a_module_used_three_times_counts_each_call(self):
         linear = nn.Linear(8, 8)

@@ -372,7 +372,8 @@ def _make_layers(
     layers = []
     for position, row, probe, shape in seen:
         total = totals[row] if totals else [0.0] * probes.TOTALS
-        entries, saturated = total[probes.INPUT]
+        output = statistics.unpack(total[probes.OUTPUT])
+        entries, saturated = (output.count, output.zeros) if probe.counts_zeros else total[probes.INPUT]
         gradient = statistics.unpack(total[probes.GRADIENT])
         layers.append(
             LayerReading(
@@ -382,7 +383,7 @@ def _make_layers(
                 activation=probe.activation.key if probe.activation else None,
                 shape=tuple(shape),
                 samples=samples[row],
-                output=statistics.unpack(total[probes.OUTPUT]),
+                output=output,
                 gradient=gradient if scale == 1 or probe.is_global else gradient.scaled(scale),
                 saturated_fraction=saturated / entries if entries else None,
                 dead_fraction=dead.get(probe.name),

@@ -101,12 +101,13 @@ class Probe:
         self.activation = modules.activation_of(module)
         self._sees_outputs = "outputs" in signals
         self._sees_gradients = "gradients" in signals
-        has_slope = self.activation is not None and self.activation.kind != "gated" and self._sees_outputs
-        self._slope = (
-            _Slope(self.activation, module, saturated_below) if has_slope and self.activation is not None else None
-        )
+        self._slope: _Slope | None = None
+        self.counts_zeros = self.has_units = False  # the former: whether zeros of the output are saturated inputs
+        if self._sees_outputs and self.activation is not None and self.activation.kind != "gated":
+            self.has_units = saturation.has_dead_side(self.activation)
+            self.counts_zeros = saturation.zeros_are_saturated(self.activation)
+            self._slope = None if self.counts_zeros else _Slope(self.activation, module, saturated_below)
         self._channels_first = isinstance(module, _CHANNELS_FIRST) if self.activation is None else None
-        self.has_units = self._slope is not None and saturation.has_dead_side(self._slope.activation)
         self.position: int | None = None
         self.shape: tuple[int, ...] = ()
         self.is_global = False  # whether outputs are DTensors, whose gradients are those of the loss of all ranks

@@ -51,6 +51,11 @@ def saturated_intervals(
     return torch.stack([torch.where(first > 0, low, -math.inf), torch.where(last < end, high, math.inf)])
 
 
+def zeros_are_saturated(activation: Activation) -> bool:
+    """Whether in every dtype an output is zero just where the input is saturated, so that inputs need not be read."""
+    return activation.key == "relu" and activation.origin is None
+
+
 @functools.lru_cache(maxsize=256)
 def has_dead_side(activation: Activation) -> bool:
     """Whether a unit can die: far to the left the activation and its derivative are zero, and to the right it grows."""
