@@ -17,7 +17,7 @@ from torchact.diagnostics import distributed, probes, statistics
 from torchact.diagnostics.blocks import Block, Blocks, Key, Layout, on_host
 from torchact.diagnostics.noise import MicroBatches, MicroBatchHooks
 from torchact.diagnostics.probes import Probe, Switch, own_parameters
-from torchact.diagnostics.readings import LaterLayers, LayerReading, ParameterReading, Reading
+from torchact.diagnostics.readings import Heads, LaterLayers, LayerReading, ParameterReading, Reading
 
 Gradients = Mapping[Tensor, Tensor | None]
 Made = TypeVar("Made")
@@ -80,6 +80,7 @@ class Collector:
         ]
         self._samples_in_window = [0.0] * len(probes)
         self._dead: Mapping[str, float] = {}
+        self._heads: Heads = {}
         self._unclipped: Blocks = {}
         self._totals: Tensor | None = None
         self._are_zero = False  # whether the totals are, since they were taken
@@ -126,6 +127,8 @@ class Collector:
         blocks: Blocks = {}
         finite = False
         if self._hooked:
+            if self._switch.heads.is_open:
+                self._heads = self._switch.heads.close()
             totals, finite = self._take_totals(awaited)
             blocks = {"totals": Block(self._layout_of_totals, totals), **self._full_windows()}
             samples = [0 if row in awaited else probe.samples for row, probe in enumerate(self.probes)]
@@ -350,6 +353,7 @@ class Collector:
             samples,
             blocks,
             self._dead,
+            self._heads,
             1 / self._ranks,
         )
         return LaterLayers(len(indices), make)
@@ -360,6 +364,7 @@ def _make_layers(
     samples: Sequence[float],
     blocks: Blocks,
     dead: Mapping[str, float],
+    heads: Heads,
     scale: float,
 ) -> tuple[LayerReading, ...]:
     """Make layers of (position, row of the totals, probe, shape of the output).
@@ -388,6 +393,7 @@ def _make_layers(
                 saturated_fraction=saturated / entries if entries else None,
                 dead_fraction=dead.get(probe.name),
                 parameters=parameters.get(probe.name, {}),
+                heads=heads.get(probe.name, ()),
             )
         )
     return tuple(layers)

@@ -78,10 +78,12 @@ def _students_t(freedom: int) -> float:
 
 
 def first_over_last(reading: Reading) -> float:
-    """Return ‖δ‖ of the first layer with parameters over that of the last; NaN where the latter is 0 or missing."""
+    """Return ‖δ‖ of the first layer with parameters over that of the last; NaN where the latter is 0 or missing.
+
+    What "the last" is, :func:`ratios_to_last` says.
+    """
     layers = reading.learning_layers
-    last = layers[-1].gradient.norm if layers else 0.0
-    return layers[0].gradient.norm / last if last else math.nan
+    return ratios_to_last(reading).get(layers[0].name, math.nan) if layers else math.nan
 
 
 def layers_until_underflow(reading: Reading) -> dict[str, float]:
@@ -103,7 +105,17 @@ def layers_until_underflow(reading: Reading) -> dict[str, float]:
 
 
 def ratios_to_last(reading: Reading) -> dict[str, float]:
-    """Return ‖δ‖ of each layer with parameters over that of the last one, by name; none where that is 0."""
+    """Return ‖δ‖ of each layer with parameters over that of the last one, by name; none where that is 0.
+
+    The last one is the one that was called last. Of a model with several heads those stand in its place that the layer
+    leads to, with ‖δ‖ of all of them together: one by itself may weigh next to nothing in the loss.
+    """
     layers: tuple[LayerReading, ...] = reading.learning_layers
-    last = layers[-1].gradient.norm if layers else 0.0
-    return {layer.name: layer.gradient.norm / last for layer in layers} if last > 0 else {}
+    norms = {layer.name: layer.gradient.norm for layer in layers}
+    ratios = {}
+    for layer in layers:
+        heads = [norms[head] for head in layer.heads if head in norms]
+        last = math.hypot(*heads) if heads else layers[-1].gradient.norm
+        if last > 0:
+            ratios[layer.name] = layer.gradient.norm / last
+    return ratios

@@ -23,7 +23,8 @@ MEASURED = "measured on small networks, docs/calibration.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Where a measurement becomes a verdict. A ratio is a layer's ‖δ‖ divided by the last layer's.
+    """Where a measurement becomes a verdict. A ratio is a layer's ‖δ‖ divided by the last layer's, or
+    by that of its heads together.
 
     Sources: the ratios and the fraction at ε that name none were fitted to networks that were trained to the end, and
     judged on others: docs/calibration.md. Adam's rescaling hides losses that stop SGD.

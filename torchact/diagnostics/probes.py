@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from torchact import catalogue, kernels, modules
 from torchact.diagnostics import distributed, saturation, statistics
+from torchact.diagnostics.heads import HeadFinder
 
 Signal = Literal["outputs", "gradients", "parameters"]
 _is_compiling = torch.compiler.is_compiling
@@ -60,6 +61,7 @@ class Switch:
         self.order = itertools.count()
         self.channels_first = False  # whether the last layer with parameters puts units into dimension 1
         self.moved = False  # whether a probe's totals have followed its module to another device
+        self.heads = HeadFinder()
 
     def turn(self, on: bool) -> None:
         """Record the coming calls, or do not; then modules lose their hooks, without which torch calls them faster."""
@@ -107,6 +109,7 @@ class Probe:
             self.has_units = saturation.has_dead_side(self.activation)
             self.counts_zeros = saturation.zeros_are_saturated(self.activation)
             self._slope = None if self.counts_zeros else _Slope(self.activation, module, saturated_below)
+        self._owns_parameters = bool(own_parameters(module))
         self._channels_first = isinstance(module, _CHANNELS_FIRST) if self.activation is None else None
         self.position: int | None = None
         self.shape: tuple[int, ...] = ()
@@ -235,12 +238,25 @@ class Probe:
                 # What register_hook does but for its handle, in half the time. Handles have numbers from 0.
                 output._backward_hooks = OrderedDict({-1: self._on_gradient})
                 node._register_hook_dict(output)
+                if self.switch.heads.is_open:
+                    self._note(node)
                 return
         if not output.requires_grad:
             return
         handle = output.register_hook(self._on_gradient)
-        if not _is_compiling() and output.is_leaf:
+        if _is_compiling():
+            return
+        if output.is_leaf:
             self._hooks_on_leaves.append(handle)
+        elif self.switch.heads.is_open:
+            self._note(output.grad_fn)
+
+    def _note(self, node: Any) -> None:
+        """Note where in the graph a layer's output comes from. What a checkpoint recomputes is a graph of its own."""
+        if _graph_task() != -1:
+            self.switch.heads.give_up()
+        elif self._owns_parameters:
+            self.switch.heads.note(self.name, node)
 
     def _flat(self, tensor: Any) -> kernels.Flat | None:
         """Return where the entries are if the short way takes them."""

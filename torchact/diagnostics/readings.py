@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -30,6 +30,9 @@ class ParameterReading:
         return self.update_norm / self.weight.norm if self.weight.norm else math.nan
 
 
+Heads = Mapping[str, tuple[str, ...]]  #: by layer, the last layers that it leads to
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerReading:
     """What one step showed of one layer. A layer is a module that owns parameters, or an activation."""
@@ -47,6 +50,9 @@ class LayerReading:
     dead_fraction: float | None = None  #: of a rectifier's units: never active over the last full window of samples;
     #: None of other layers, and until the first window is full
     parameters: dict[str, ParameterReading] = field(default_factory=dict)  #: by name within the module, with gradients
+    heads: tuple[
+        str, ...
+    ] = ()  #: of a model with several last layers those that this one leads to, where that is known
 
     @property
     def label(self) -> str:
