@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 import torchact
@@ -531,6 +532,21 @@ class TestSteps:
 
 
 class TestOtherMachinery:
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+    def test_what_torch_traces_is_not_recorded(self):
+        model, x = mlp(nn.ELU), torch.randn(4, 8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            traced = torch.jit.trace(model, x, check_trace=False)
+            plain = make_fx(model)(x)  # which computes while it traces
+            model(x).sum().backward()
+            optimizer.step()
+        for graph in (str(traced.inlined_graph), plain.code):
+            assert "torchact" not in graph
+        layer = monitor.history[-1].layers[0]
+        assert layer.output.count == 2 * layer.gradient.count
+        torch.testing.assert_close(traced(x), model(x), rtol=1e-6, atol=1e-6)
+
     @pytest.mark.parametrize("reentrant", [True, False])
     def test_a_checkpointed_region_is_counted_once(self, reentrant):
         class Checkpointed(nn.Module):

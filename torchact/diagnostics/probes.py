@@ -33,6 +33,7 @@ Signal = Literal["outputs", "gradients", "parameters"]
 _is_compiling = torch.compiler.is_compiling
 _functorch_is_active = torch._C._are_functorch_transforms_active
 _HOOKS_ARE_DICTIONARIES = hasattr(torch._C._FunctionBase, "_register_hook_dict")
+_is_traced = torch._C._is_tracing
 _graph_task = torch._C._current_graph_task_id  # of the backward pass that runs, or -1
 _CHANNELS_FIRST = (
     nn.modules.conv._ConvNd,
@@ -219,7 +220,7 @@ class Probe:
             at = None if flat is None else slope.intervals_at
             if flat is not None and at is not None:
                 kernels.add_within_at(self._inputs_at, *at, *flat)
-            elif input.is_floating_point() or input.is_complex():
+            elif _is_recordable(input):
                 for own in distributed.own_entries(input.detach()):
                     self._see_input(slope, module, own)
 
@@ -266,7 +267,7 @@ class Probe:
         flat = self._flat(output)
         if flat is not None:
             self._record_at_once(output, flat)
-        elif output.is_floating_point() or output.is_complex():
+        elif _is_recordable(output):
             self._record_slowly(output)
 
     def _record_at_once(self, output: Tensor, flat: kernels.Flat) -> None:
@@ -455,6 +456,11 @@ def _wide_grid(device: torch.device) -> Tensor:
     """
     grid = torch.logspace(-10, 10, 161, base=2.0, dtype=torch.float32, device=device)
     return torch.cat((-grid, torch.zeros_like(grid[:1]), grid)).unsqueeze(1)
+
+
+def _is_recordable(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers to look at, and torch.jit would not take that for a part of the model."""
+    return (tensor.is_floating_point() or tensor.is_complex()) and (_is_compiling() or not _is_traced())
 
 
 def _works_in_place(module: nn.Module) -> bool:

@@ -69,7 +69,8 @@ def flat(tensor: Any) -> Flat | None:
 
     Returns:
         The address of the first entry, their number and their type, while the tensor lives; None where there is no
-        compiled kernel, or this is no tensor on the CPU, of a floating-point dtype, with its entries side by side.
+        compiled kernel, or this is no tensor on the CPU, of a floating-point dtype, with its entries side by side; and
+        None while torch.jit traces.
     """
     if not STATUS.loaded or type(tensor) not in _PLAIN or not tensor.is_cpu:
         return None
@@ -83,6 +84,8 @@ def flat(tensor: Any) -> Flat | None:
     except RuntimeError:  # sparse, or a wrapper of functorch's
         return None
     count = tensor.numel()
+    if type(count) is not int:  # but a tensor: torch.jit traces
+        return None
     if count < 2:  # what stands for its negative is the imaginary part of a conjugate, of which two lie apart
         return None if tensor.is_neg() else (address, count, kind)
     return (address, count, kind) if address else None  # there is none of a tensor that is zero by itself
