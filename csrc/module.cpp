@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <new>
 #include <vector>
 
@@ -43,8 +44,23 @@ bool read(PyObject* const* given, Py_ssize_t size, Numbers<count>& numbers) {
     PyErr_Format(PyExc_TypeError, "expected %zd whole numbers, got %zd", Py_ssize_t(count), size);
     return false;
   }
-  for (std::size_t i = 0; i < count; ++i) numbers[i] = PyLong_AsLongLong(given[i]);
-  return !PyErr_Occurred();
+  for (std::size_t i = 0; i < count; ++i) {
+    numbers[i] = PyLong_AsLongLong(given[i]);
+    if (numbers[i] == -1 && PyErr_Occurred()) return false;
+  }
+  return true;
+}
+
+// Sets Python's error to the C++ exception that is being handled.
+PyObject* raise() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+    return nullptr;
+  }
 }
 
 // Calls `work` with them.
@@ -54,8 +70,8 @@ PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) {
   if (!read(given, size, numbers)) return nullptr;
   try {
     work(numbers);
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
+  } catch (...) {
+    return raise();
   }
   Py_RETURN_NONE;
 }
@@ -65,6 +81,11 @@ cpu::Source source(const int64_t* flat) { return {pointer<const void>(flat[0]), 
 cpu::Statistics reduced(const cpu::Source& source, const cpu::Intervals& intervals, cpu::Counted counted) {
   const Unlocked unlocked(source.count >= kLong);
   return std::move(cpu::statistics({&source, 1}, intervals, counted)[0]);
+}
+
+std::vector<cpu::Statistics> reduced(const std::vector<cpu::Source>& sources, int64_t total) {
+  const Unlocked unlocked(total >= kLong);
+  return cpu::statistics(sources, {}, cpu::Counted::moments);
 }
 
 // (sums, whether they have bins, address, count, type)
@@ -98,22 +119,19 @@ PyObject* statistics_of_each(PyObject*, PyObject* list) {
       PyObject* item = PyList_GetItem(list, i);
       if (!PyTuple_Check(item) || PyTuple_Size(item) != 3)
         return PyErr_Format(PyExc_TypeError, "expected (address, count, type), got %R", item);
+      PyObject* numbers[3] = {PyTuple_GetItem(item, 0), PyTuple_GetItem(item, 1), PyTuple_GetItem(item, 2)};
       Numbers<3> flat;
-      for (int k = 0; k < 3; ++k) flat[k] = PyLong_AsLongLong(PyTuple_GetItem(item, k));
-      if (PyErr_Occurred()) return nullptr;
+      if (!read(numbers, 3, flat)) return nullptr;
       sources.push_back(source(flat.data()));
       total += flat[1];
     }
-    PyObject* result = PyByteArray_FromStringAndSize(nullptr, size * kMoments * sizeof(double));
-    if (!result) return nullptr;
-    double* out = reinterpret_cast<double*>(PyByteArray_AsString(result));
-    std::fill_n(out, size * kMoments, 0.0);
-    const Unlocked unlocked(total >= kLong);
+    std::vector<double> sums(size * kMoments);
+    double* out = sums.data();
     std::size_t i = 0;
-    for (const cpu::Statistics& s : cpu::statistics(sources, {}, cpu::Counted::moments)) merge(out, sources[i++].count, s);
-    return result;
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
+    for (const cpu::Statistics& s : reduced(sources, total)) merge(out, sources[i++].count, s);
+    return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(double));
+  } catch (...) {
+    return raise();
   }
 }
 

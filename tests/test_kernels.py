@@ -503,7 +503,7 @@ def test_bins_of_exponents_are_exact_however_far_the_numbers_spread(dtype, octav
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 40, 2000), (9, 20_000), (9001, 33), (0, 4, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 40, 2000), (9, 20_000), (9001, 33), (70, 40_000), (0, 4, 2)], ids=str)
 def test_the_largest_of_each_unit_does_not_count_nan(dtype, shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     x[:, ::3] *= 0
@@ -554,7 +554,8 @@ LIE_ELSEWHERE = {
     "channels last": lambda: torch.ones(2, 2, 2, 2).contiguous(memory_format=torch.channels_last),
     "negated": lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
     "one that is negated": lambda: torch.ones(1, dtype=torch.complex64).conj().imag,
-    "zero by itself": lambda: torch._efficientzerotensor(2),
+    "zeros by themselves": lambda: torch._efficientzerotensor(2),
+    "a zero by itself": lambda: torch._efficientzerotensor(()),
     "sparse": lambda: torch.ones(2, 2).to_sparse(),
     "sparse rows": lambda: torch.ones(2, 2).to_sparse_csr(),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),

@@ -601,6 +601,13 @@ def activation_of(module: nn.Module) -> catalogue.Activation | None:
     return next((_ACTIVATION_OF[base] for base in type(module).__mro__ if base in _ACTIVATION_OF), None)
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether an activation computes what torch's or torchact's class does, and no subclass something else besides."""
+    known: Any = next((base for base in type(module).__mro__ if base in _ACTIVATION_OF), None)
+    own: Any = type(module)
+    return known is not None and own.forward is known.forward and "forward" not in vars(module)
+
+
 def create(name: str, **parameters: Any) -> nn.Module:
     """Return a new module of the activation called ``name``, with the catalogue's usual parameters.
 

@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kCopied = 512;  // entries of short rows that are worked on together: copies stay in the nearest cache
 constexpr int64_t kGrain = 32768;  // entries that are worth a thread, as torch's own operators count
 constexpr int64_t kPart = 1 << 15;  // entries that are reduced one after the other, however many threads there are
-constexpr int64_t kFewRows = 8;    // parts of them, of which each thread may not have its share
+constexpr int64_t kFewParts = 8, kMostParts = 64;  // of rows, with as many results: fewer may not do for all threads
 constexpr int kBlock = 512;        // entries copied to where they lie side by side, at a time
 
 const Kernels& chosen_kernels() {
@@ -384,8 +384,9 @@ void largest_of_units(const void* data, Type type, int64_t outer, int64_t units,
   };
   const int64_t entries = outer * units * inner;
   if (entries <= kPart) return reduce(0, outer, 0, units, largest);
-  const int64_t rows = std::max<int64_t>(1, kPart / (units * inner)), parts = (outer + rows - 1) / rows;
-  if (parts < kFewRows) {
+  const int64_t rows = std::max<int64_t>(kPart / (units * inner), (outer + kMostParts - 1) / kMostParts);
+  const int64_t parts = (outer + rows - 1) / rows;
+  if (parts < kFewParts) {
     const auto share = [&](int64_t begin, int64_t end) { reduce(0, outer, begin, end, largest); };
     return torch::stable::parallel_for(0, units, std::max<int64_t>(1, kPart * units / entries), share);
   }

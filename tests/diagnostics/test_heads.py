@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from torchact import GradientMonitor
 from torchact.diagnostics import depth
+from torchact.diagnostics.heads import HeadFinder
 
 
 class TwoHeads(nn.Module):
@@ -123,6 +124,51 @@ def test_vanishing_is_seen_although_the_head_that_is_called_last_weighs_little(n
     (verdict,) = (verdict for verdict in monitor.verdicts() if verdict.rule == "TA101")
     assert verdict.severity == "error"
     assert verdict.layers[0] == "body.0"
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks at it
+def test_where_a_part_is_compiled_nothing_is_told():
+    model = nn.ModuleList([nn.Linear(8, 4), nn.Linear(8, 4), nn.Linear(8, 2)])
+    decoder = torch.compile(model[2], backend="eager")
+    reading = reading_of(model, lambda x: decoder(torch.cat((model[0](x), model[1](x)), dim=1)))
+    assert heads_in(reading) == {"0": (), "1": (), "2": ()}
+
+
+class Node:
+    """A node of a graph that counts how often it is looked at."""
+
+    def __init__(self, *behind):
+        self.behind, self.metadata, self.looks = behind, {}, 0
+
+    @property
+    def next_functions(self):
+        self.looks += 1
+        return [(node, 0) for node in self.behind]
+
+
+def test_each_node_is_looked_at_once_however_long_the_chain():
+    finder, nodes, last = HeadFinder(), [], Node()
+    for number in range(100):
+        layer = Node(last)
+        finder.note(f"layer {number}", layer)
+        last = Node(last, layer)  # a residual connection
+        nodes += [layer, last]
+    heads = [Node(last), Node(last)]
+    for name, head in zip("ab", heads, strict=True):
+        finder.note(name, head)
+    found = finder.close()
+    assert found["layer 0"] == found["layer 99"] == ("a", "b")
+    assert (found["a"], found["b"]) == (("a",), ("b",))
+    assert all(node.looks == 1 for node in nodes + heads)
+
+
+def test_too_large_a_graph_is_given_up(monkeypatch):
+    monkeypatch.setattr("torchact.diagnostics.heads._MOST", 10)
+    finder, last = HeadFinder(), Node()
+    while finder.is_open:
+        last = Node(last)
+        finder.note(str(len(finder._names)), last)
+    assert finder.close() == {}
 
 
 def test_nothing_of_the_graph_is_kept_alive():

@@ -226,6 +226,35 @@ class TestSignals:
             assert one.saturated_fraction == other.saturated_fraction
             assert one.output == other.output
 
+    def test_a_subclass_may_work_in_place_without_saying_so(self):
+        class InPlace(nn.Tanh):
+            def forward(self, x):
+                return x.tanh_()
+
+        def step_with(activation):
+            torch.manual_seed(0)
+            model = mlp(activation)
+            with torch.no_grad():
+                model[0].weight *= 20
+            return by_name(monitored_step(model))["1"]
+
+        assert step_with(InPlace).saturated_fraction == step_with(nn.Tanh).saturated_fraction > 0
+
+    @pytest.mark.parametrize("masked_by", ["a subclass", "an instance", "a hook"])
+    def test_zeros_that_something_else_made_are_not_saturated_inputs(self, masked_by):
+        class Masked(nn.ReLU):
+            def forward(self, x):
+                return 0 * super().forward(x)
+
+        model = mlp(Masked if masked_by == "a subclass" else nn.ReLU)
+        if masked_by == "an instance":
+            model[1].forward = lambda x: 0 * x.relu()
+        elif masked_by == "a hook":
+            model[1].register_forward_hook(lambda module, args, output: 0 * output)
+        layer = by_name(monitored_step(model))["1"]
+        assert layer.output.zero_fraction == 1
+        assert 0 < layer.saturated_fraction < 1
+
     def test_an_activation_that_begins_to_work_in_place_is_not_counted_by_what_it_left(self):
         model = mlp(nn.Sigmoid)
         model[1] = nn.ELU()
@@ -532,6 +561,57 @@ class TestSteps:
 
 
 class TestOtherMachinery:
+    def test_a_layer_may_hand_on_one_of_several_outputs_of_a_function(self):
+        class First(nn.Linear):
+            def forward(self, x):
+                return super().forward(x).chunk(2, -1)
+
+        model = nn.ModuleList([First(8, 8), nn.Linear(4, 2)])
+        with GradientMonitor(model, every=1) as monitor:
+            model[1](model[0](torch.randn(4, 8))[1]).sum().backward()
+            monitor.record()
+        layer = by_name(monitor.history[-1])["0"]
+        assert layer.gradient.count == 4 * 4
+        assert layer.output.count == 2 * layer.gradient.count
+
+    def test_a_gradient_that_is_zero_by_itself_is_recorded(self):
+        model = nn.Sequential(nn.Linear(4, 4), nn.ELU(), nn.Linear(4, 1))
+        with GradientMonitor(model, every=1) as monitor:
+            torch.sgn(model(torch.randn(1, 4))).sum().backward()
+            monitor.record()
+        assert by_name(monitor.history[-1])["2"].gradient.zero_fraction == 1
+
+    def test_units_follow_compiled_calls_of_another_width(self):
+        class OfAnyWidth(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale, self.relu = nn.Linear(1, 1), nn.ReLU()
+
+            def forward(self, x):
+                return self.relu(self.scale(x.unsqueeze(-1)).squeeze(-1))
+
+        model = OfAnyWidth()
+        compiled = torch.compile(model, backend="eager")
+        with GradientMonitor(model, every=1) as monitor:
+            (probe,) = (probe for probe in monitor._probes if probe.has_units)
+            for call, width in ((model, 50), (compiled, 40), (model, 50)):
+                call(torch.randn(6, width)).sum().backward()
+                monitor.record()
+                assert probe.units.shape == (width,)
+                assert probe.units.max() > 0
+
+    def test_a_step_that_a_scaler_skips_for_the_parameters_alone_is_left_out(self):
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+        with GradientMonitor(model, optimizer, every=1) as monitor:
+            for size in (1.0, 1e12, 1.0):  # of the second, δ is finite and its product with the inputs is not
+                optimizer.zero_grad()
+                scaler.scale(model(torch.full((8, 4), size)).mean()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        assert len(monitor.history) == 2
+
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
     def test_what_torch_traces_is_not_recorded(self):
         model, x = mlp(nn.ELU), torch.randn(4, 8)

@@ -128,10 +128,11 @@ class Collector:
         finite = False
         if self._hooked:
             if self._switch.heads.is_open:
-                self._heads = self._switch.heads.close()
+                found = self._switch.heads.close()
+                self._heads = {} if self._switch.compiled else found  # compiled layers are not in the graph
             totals, finite = self._take_totals(awaited)
             blocks = {"totals": Block(self._layout_of_totals, totals), **self._full_windows()}
-            samples = [0 if row in awaited else probe.samples for row, probe in enumerate(self.probes)]
+            samples = [0.0 if row in awaited else float(probe.samples) for row, probe in enumerate(self.probes)]
             calls = [-1 if row in awaited else probe.calls for row, probe in enumerate(self.probes)]
         if with_parameters:
             own_gradients = self._gradients(gradients, optimizer)
@@ -180,7 +181,7 @@ class Collector:
             micro_batches=self._micro_batches(blocks, samples),
         )
         finite = collected.finite and self._group is None
-        return reading, not finite and _holds_a_skipped_step(blocks, skips_itself)
+        return reading, _holds_a_skipped_step(blocks, finite, skips_itself)
 
     def reset(self, awaited: Set[int] = frozenset()) -> None:
         """Forget this step but for the rows that wait for their gradient; of one not recorded there is nothing."""
@@ -346,7 +347,8 @@ class Collector:
         seen = []
         for row in indices:
             probe = self.probes[row]
-            seen.append((row if probe.position is None else probe.position, row, probe, probe.shape))
+            position = row if probe.position is None else probe.position
+            seen.append((position, row, probe, probe.shape, probe.counts_zeros))
         make = functools.partial(
             _make_layers,
             self._unless_equal("layers", tuple(sorted(seen, key=operator.itemgetter(0)))),
@@ -360,14 +362,14 @@ class Collector:
 
 
 def _make_layers(
-    seen: Sequence[tuple[int, int, Probe, tuple[int, ...]]],
+    seen: Sequence[tuple[int, int, Probe, tuple[int, ...], bool]],
     samples: Sequence[float],
     blocks: Blocks,
     dead: Mapping[str, float],
     heads: Heads,
     scale: float,
 ) -> tuple[LayerReading, ...]:
-    """Make layers of (position, row of the totals, probe, shape of the output).
+    """Make layers of (position, row of the totals, probe, shape of the output, whether its zeros are saturated inputs).
 
     Each rank differentiates the mean over its own samples, while gradients are averaged: δ is scaled by 1/ranks, unless
     it is a DTensor.
@@ -375,10 +377,10 @@ def _make_layers(
     parameters = _parameter_readings(blocks)
     totals = blocks["totals"].rows.tolist() if "totals" in blocks else None
     layers = []
-    for position, row, probe, shape in seen:
+    for position, row, probe, shape, counts_zeros in seen:
         total = totals[row] if totals else [0.0] * probes.TOTALS
         output = statistics.unpack(total[probes.OUTPUT])
-        entries, saturated = (output.count, output.zeros) if probe.counts_zeros else total[probes.INPUT]
+        entries, saturated = (output.count, output.zeros) if counts_zeros else total[probes.INPUT]
         gradient = statistics.unpack(total[probes.GRADIENT])
         layers.append(
             LayerReading(
@@ -434,18 +436,23 @@ def _not_seen(blocks: Blocks, names: Collection[str]) -> tuple[str, ...]:
     return tuple(".".join(key) for key, count in zip(keys, counts, strict=True) if count and key[0] not in names)
 
 
-def _holds_a_skipped_step(blocks: Blocks, skips_itself: bool) -> bool:
+def _holds_a_skipped_step(blocks: Blocks, finite: bool, skips_itself: bool) -> bool:
     """Tell whether a step that a gradient scaler skipped, because it overflowed, has left its gradients behind.
 
     One that was not skipped before the optimiser's step is so in it, if the optimiser knows how.
     A gradient that is not finite at a layer's output makes the parameters' gradients so too. Where they are finite, the
     former came from an earlier backward pass. The optimiser was not told of that one, nor was the monitor.
+
+    Args:
+        blocks: what was seen.
+        finite: whether what hooks saw is known to be.
+        skips_itself: as for :meth:`Collector.reading`.
     """
     if "totals" not in blocks or "gradient" not in blocks or not blocks["gradient"].layout.keys:
         return False
     if any(blocks["gradient"].column(statistics.NON_FINITE)):
         return skips_itself
-    return any(blocks["totals"].column(probes.GRADIENT.start + statistics.NON_FINITE))
+    return not finite and any(blocks["totals"].column(probes.GRADIENT.start + statistics.NON_FINITE))
 
 
 def _owned(modules: Iterable[nn.Module]) -> tuple[frozenset[int], ...]:

@@ -2,71 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torchact.diagnostics.readings import Heads
 
-_MOST = 100_000  # calls, and nodes between two of them, that are looked at
+_MOST = 200_000  # nodes that are looked at, about a microsecond each
+_MOST_HEADS = 32
 
 
 class HeadFinder:
-    """Follows the graph of a step as it is made, from the output of each layer back to those that it was computed from.
+    """Follows the graph of a step as it is made, back from the output of each layer.
 
-    Calls are written on the nodes of the graph, which nothing here keeps alive.
+    Nodes are numbered, each once, by what is written on them; nothing here keeps them alive.
     """
 
     def __init__(self) -> None:
         self.is_open = True  # whether outputs are to be noted
-        self._names: list[list[str]] = []  # of the layers that return the same output, by call
-        self._reads: list[set[int]] = []  # the calls whose outputs each was computed from
+        self._behind: list[list[int]] = []  # by node, those that it reads from
+        self._names: dict[int, list[str]] = {}  # by node, the layers whose output comes from it
+        self._read: set[int] = set()  # nodes that something reads which a layer's output comes from
 
     def note(self, name: str, node: Any) -> None:
         """Note the node of the graph that a layer's output comes from."""
-        if self in node.metadata:  # it returns what a layer within has returned
-            self._names[node.metadata[self]].append(name)
+        known = self in node.metadata
+        self._names.setdefault(self._number(node), []).append(name)
+        if known:  # a layer within returns the same, or has read it
             return
-        reads = set(self._calls_behind(node))
-        node.metadata[self] = len(self._names)
-        self._names.append([name])
-        self._reads.append(reads)
-        if len(self._names) > _MOST:
-            self.give_up()
+        waiting = [node]
+        while waiting and self.is_open:
+            reader = waiting.pop()
+            for behind, _ in reader.next_functions:
+                if behind is None:
+                    continue
+                if self not in behind.metadata:
+                    waiting.append(behind)
+                number = self._number(behind)
+                self._behind[reader.metadata[self]].append(number)
+                self._read.add(number)
+            if len(self._behind) > _MOST:
+                self.give_up()
 
     def give_up(self) -> None:
         """Find nothing: the graph is not seen in one piece, or it is too large."""
         self.is_open = False
+        self._behind.clear()
         self._names.clear()
-        self._reads.clear()
+        self._read.clear()
 
     def close(self) -> Heads:
         """Note no more, and return the last layers that each layer leads to, if there are several; else nothing.
 
         These are the layers from whose output no other's was computed.
         """
-        leads: list[set[str]] = [set() for _ in self._names]
-        for call in reversed(range(len(leads))):  # a call reads from earlier ones only
-            if not leads[call]:
-                leads[call].update(self._names[call])
-            for read in self._reads[call]:
-                leads[read] |= leads[call]
+        last = [number for number in self._names if number not in self._read]
         found: dict[str, set[str]] = {}
-        for names, last in zip(self._names, leads, strict=True):
-            for name in names:
-                found.setdefault(name, set()).update(last)
+        if 1 < len(last) <= _MOST_HEADS:
+            for number in last:
+                for name in self._leading_to(number):
+                    found.setdefault(name, set()).update(self._names[number])
         self.give_up()
         several = len(set().union(*found.values())) > 1
-        return {name: tuple(sorted(last)) for name, last in found.items()} if several else {}
+        return {name: tuple(sorted(heads)) for name, heads in found.items()} if several else {}
 
-    def _calls_behind(self, node: Any) -> Iterator[int]:
-        """Yield the calls that a node reads from with none between."""
-        waiting, seen = [node], {node}
+    def _number(self, node: Any) -> int:
+        if self not in node.metadata:
+            node.metadata[self] = len(self._behind)
+            self._behind.append([])
+        number: int = node.metadata[self]
+        return number
+
+    def _leading_to(self, number: int) -> set[str]:
+        """Name the layers whose output a node was computed from, and those whose output comes from it."""
+        waiting, seen = [number], {number}
         while waiting:
-            for behind, _ in waiting.pop().next_functions:
-                if behind is None or behind in seen:
-                    continue
-                seen.add(behind)
-                if self in behind.metadata:
-                    yield behind.metadata[self]
-                elif len(seen) < _MOST:
-                    waiting.append(behind)
+            behind = set(self._behind[waiting.pop()]) - seen
+            seen |= behind
+            waiting.extend(behind)
+        return {name for each in seen for name in self._names.get(each, ())}

@@ -108,8 +108,7 @@ class Probe:
         self.counts_zeros = self.has_units = False  # the former: whether zeros of the output are saturated inputs
         if self._sees_outputs and self.activation is not None and self.activation.kind != "gated":
             self.has_units = saturation.has_dead_side(self.activation)
-            self.counts_zeros = saturation.zeros_are_saturated(self.activation)
-            self._slope = None if self.counts_zeros else _Slope(self.activation, module, saturated_below)
+            self._slope = _Slope(self.activation, module, saturated_below)
         self._owns_parameters = bool(own_parameters(module))
         self._channels_first = isinstance(module, _CHANNELS_FIRST) if self.activation is None else None
         self.position: int | None = None
@@ -123,7 +122,7 @@ class Probe:
         self.has_gradient = False  # whether one has come to their outputs
         self.is_kept = False  # whether what was recorded is of before another optimiser's step; see the collector
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
-        self._units_at = (0, 0)  # their address on the CPU, and how many they are
+        self._units_at: tuple[Tensor | None, int, int] = (None, 0, 0)  # they, their address on the CPU, their number
         self._begun: bool | None = None  # whether a call that has begun is recorded, if that was asked
         self._calls_without_grad = 0
         self._hooks_on_leaves: list[RemovableHandle] = []
@@ -162,8 +161,11 @@ class Probe:
         module = self._module()
         if module is None or self._hooks or not (self._sees_outputs or self._sees_gradients):
             return
-        if self._slope is not None and _works_in_place(module):
-            self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
+        if self._slope is not None:
+            zeros_tell = saturation.zeros_are_saturated(self._slope.activation) and modules.has_own_forward(module)
+            self.counts_zeros = zeros_tell and not module._forward_hooks
+            if not self.counts_zeros and _may_work_in_place(module):
+                self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
         self._hooks.append(module.register_forward_hook(self._after, with_kwargs=True))
 
     def rest(self) -> None:
@@ -191,7 +193,7 @@ class Probe:
         begun, self._begun = self._begun, None
         if begun is None:
             begun = self._begins(module)
-            if begun and self._slope is not None and not _works_in_place(module):
+            if begun and not self.counts_zeros and not _may_work_in_place(module):
                 self._see_inputs(module, args, kwargs)
         if not begun:
             return
@@ -282,9 +284,10 @@ class Probe:
         if self.has_units and len(shape) > 1 and flat[1]:
             dim = self._dim_of_units(shape)
             count, outer = shape[dim], math.prod(shape[:dim])
-            if self._units_at[1] != count:
-                self._begin_units(count, output.device)
-            kernels.add_largest_of_units_at(self._units_at[0], outer, count, flat[1] // (outer * count), *flat)
+            units, address, known = self._units_at
+            if units is not self.units or known != count:  # compiled calls may have begun others
+                units, address, known = self._begin_units(count, output.device)
+            kernels.add_largest_of_units_at(address, outer, count, flat[1] // (outer * count), *flat)
 
     def _record_slowly(self, output: Tensor) -> None:
         self.shape, self.is_global = output.shape[1:], distributed.is_distributed_tensor(output)
@@ -318,14 +321,17 @@ class Probe:
         """Return where units lie: along dimension 1 behind convolutions, else along the last."""
         return 1 if self.switch.channels_first else len(shape) - 1
 
-    def _begin_units(self, count: int, device: torch.device) -> None:
+    def _begin_units(self, count: int, device: torch.device) -> tuple[Tensor | None, int, int]:
         self.units = torch.zeros(count, dtype=torch.float32, device=device)
         if not _is_compiling():
             flat = kernels.flat(self.units)
-            self._units_at = flat[:2] if flat else (0, 0)
+            self._units_at = (self.units, *flat[:2]) if flat else (None, 0, 0)
+        return self._units_at
 
     @unserializable_hook
     def _on_gradient(self, gradient: Tensor) -> None:
+        if gradient is None:  # of one of several outputs, from which the loss was not computed
+            return
         if not _is_compiling():
             if _functorch_is_active():
                 return  # batched gradients: a gradient of the gradients, not of the loss
@@ -463,8 +469,8 @@ def _is_recordable(tensor: Tensor) -> bool:
     return (tensor.is_floating_point() or tensor.is_complex()) and (_is_compiling() or not _is_traced())
 
 
-def _works_in_place(module: nn.Module) -> bool:
-    return bool(getattr(module, "inplace", False))
+def _may_work_in_place(module: nn.Module) -> bool:
+    return bool(getattr(module, "inplace", False)) or not modules.has_own_forward(module)
 
 
 def _blind_probe() -> Probe:

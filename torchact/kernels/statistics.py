@@ -86,9 +86,11 @@ def flat(tensor: Any) -> Flat | None:
     count = tensor.numel()
     if type(count) is not int:  # but a tensor: torch.jit traces
         return None
-    if count < 2:  # what stands for its negative is the imaginary part of a conjugate, of which two lie apart
-        return None if tensor.is_neg() else (address, count, kind)
-    return (address, count, kind) if address else None  # there is none of a tensor that is zero by itself
+    if count and not address:  # zero by itself, or its memory was freed
+        return None
+    if count == 1 and tensor.is_neg():  # the imaginary part of a conjugate, of which two lie apart
+        return None
+    return address, count, kind
 
 
 def statistics(tensor: Tensor, intervals: Tensor = NO_INTERVALS, exponents: bool = False) -> Tensor:
