@@ -123,6 +123,7 @@ class Probe:
         self.is_kept = False  # whether what was recorded is of before another optimiser's step; see the collector
         self.units: Tensor | None = None  # largest |output| of each unit since :meth:`forget_units`
         self._units_at: tuple[Tensor | None, int, int] = (None, 0, 0)  # they, their address on the CPU, their number
+        self._own_forward = True  # whether the module computes as torch's or torchact's class does
         self._begun: bool | None = None  # whether a call that has begun is recorded, if that was asked
         self._calls_without_grad = 0
         self._hooks_on_leaves: list[RemovableHandle] = []
@@ -162,9 +163,10 @@ class Probe:
         if module is None or self._hooks or not (self._sees_outputs or self._sees_gradients):
             return
         if self._slope is not None:
-            zeros_tell = saturation.zeros_are_saturated(self._slope.activation) and modules.has_own_forward(module)
+            self._own_forward = modules.has_own_forward(module)
+            zeros_tell = saturation.zeros_are_saturated(self._slope.activation) and self._own_forward
             self.counts_zeros = zeros_tell and not module._forward_hooks
-            if not self.counts_zeros and _may_work_in_place(module):
+            if not self.counts_zeros and self._may_overwrite_inputs(module):
                 self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
         self._hooks.append(module.register_forward_hook(self._after, with_kwargs=True))
 
@@ -193,7 +195,7 @@ class Probe:
         begun, self._begun = self._begun, None
         if begun is None:
             begun = self._begins(module)
-            if begun and not self.counts_zeros and not _may_work_in_place(module):
+            if begun and not (self._slope is None or self.counts_zeros or self._may_overwrite_inputs(module)):
                 self._see_inputs(module, args, kwargs)
         if not begun:
             return
@@ -211,6 +213,9 @@ class Probe:
         if begins and self.is_kept:
             self._begin_again()
         return begins
+
+    def _may_overwrite_inputs(self, module: nn.Module) -> bool:
+        return not self._own_forward or bool(getattr(module, "inplace", False))
 
     def _see_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the entries of an activation's input, and those that are saturated."""
@@ -467,10 +472,6 @@ def _wide_grid(device: torch.device) -> Tensor:
 def _is_recordable(tensor: Tensor) -> bool:
     """Whether a tensor has numbers to look at, and torch.jit would not take that for a part of the model."""
     return (tensor.is_floating_point() or tensor.is_complex()) and (_is_compiling() or not _is_traced())
-
-
-def _may_work_in_place(module: nn.Module) -> bool:
-    return bool(getattr(module, "inplace", False)) or not modules.has_own_forward(module)
 
 
 def _blind_probe() -> Probe:
