@@ -86,6 +86,15 @@ def test_a_module_that_returns_what_one_within_returned_is_the_same_head():
     assert heads == {"0": ("1", "1.inner", "2"), "1": ("1", "1.inner"), "1.inner": ("1", "1.inner"), "2": ("2",)}
 
 
+@pytest.mark.parametrize("recurrent", [nn.RNN, nn.LSTM, nn.GRU])
+def test_outputs_that_nothing_reads_make_no_head_of_a_layer_that_others_read(recurrent):
+    model = nn.ModuleList([recurrent(8, 6, 2), nn.Linear(6, 2), nn.Linear(6, 1)])
+    states = torch.randn(3, 5, 8)
+    assert heads_in(reading_of(model[:2], lambda x: model[1](model[0](x)[0]), states)) == {"0": (), "1": ()}
+    reading = reading_of(model, lambda x: tuple(head(h) for h in [model[0](x)[0]] for head in model[1:]), states)
+    assert heads_in(reading) == {"0": ("1", "2"), "1": ("1",), "2": ("2",)}
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_what_a_checkpoint_recomputes_within_the_backward_pass_tells_nothing(reentrant):
     model = TwoHeads()
@@ -150,12 +159,12 @@ def test_each_node_is_looked_at_once_however_long_the_chain():
     finder, nodes, last = HeadFinder(), [], Node()
     for number in range(100):
         layer = Node(last)
-        finder.note(f"layer {number}", layer)
+        finder.note((f"layer {number}", 1), layer)
         last = Node(last, layer)  # a residual connection
         nodes += [layer, last]
     heads = [Node(last), Node(last)]
     for name, head in zip("ab", heads, strict=True):
-        finder.note(name, head)
+        finder.note((name, 1), head)
     found = finder.close()
     assert found["layer 0"] == found["layer 99"] == ("a", "b")
     assert (found["a"], found["b"]) == (("a",), ("b",))
@@ -167,7 +176,7 @@ def test_too_large_a_graph_is_given_up(monkeypatch):
     finder, last = HeadFinder(), Node()
     while finder.is_open:
         last = Node(last)
-        finder.note(str(len(finder._names)), last)
+        finder.note(("layer", len(finder._calls)), last)
     assert finder.close() == {}
 
 

@@ -125,6 +125,7 @@ class Probe:
         self._units_at: tuple[Tensor | None, int, int] = (None, 0, 0)  # they, their address on the CPU, their number
         self._own_forward = True  # whether the module computes as torch's or torchact's class does
         self._begun: bool | None = None  # whether a call that has begun is recorded, if that was asked
+        self._number = 0  # of the call, while heads are looked for
         self._calls_without_grad = 0
         self._hooks_on_leaves: list[RemovableHandle] = []
         self._hooks: list[RemovableHandle] = []
@@ -203,6 +204,8 @@ class Probe:
             self.position = next(self.switch.order)
         if self._channels_first is not None:
             self.switch.channels_first = self._channels_first
+        if not _is_compiling() and self.switch.heads.is_open:
+            self._number += 1
         for tensor in _tensors(output):
             self._record(tensor)
             self._hook(tensor)
@@ -264,7 +267,7 @@ class Probe:
         if _graph_task() != -1:
             self.switch.heads.give_up()
         elif self._owns_parameters:
-            self.switch.heads.note(self.name, node)
+            self.switch.heads.note((self.name, self._number), node)
 
     def _flat(self, tensor: Any) -> kernels.Flat | None:
         """Return where the entries are if the short way takes them."""
