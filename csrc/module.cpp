@@ -63,7 +63,7 @@ PyObject* raise() {
   }
 }
 
-// Calls `work` with them.
+// Calls `work` with the whole numbers that Python gives.
 template <std::size_t count, void (*work)(const Numbers<count>&)>
 PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) {
   Numbers<count> numbers;

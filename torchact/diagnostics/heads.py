@@ -61,7 +61,7 @@ class HeadFinder:
         last = {
             number: names
             for number, calls in self._calls.items()
-            if (names := {call[0] for call in calls if call not in read}) and number not in self._read
+            if (names := {call[0] for call in calls if call not in read})
         }
         found: dict[str, set[str]] = {}
         if 1 < len(last) <= _MOST_HEADS:
